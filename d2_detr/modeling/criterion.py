@@ -1,0 +1,110 @@
+"""The set prediction loss (paper, section 3.1): match, then supervise class and box of each matched pair.
+
+Shape shorthand: B pictures, Q queries, K classes (index K is no-object), M objects of a picture, L decoder layers.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import box_convert, generalized_box_iou_loss
+
+from d2_detr.modeling.matcher import HungarianMatcher, Target
+
+
+class SetCriterion(nn.Module):
+    """Weighted losses of DETR, and the two errors that are logged beside them."""
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        matcher: HungarianMatcher,
+        class_weight: float = 1.0,
+        l1_weight: float = 5.0,
+        giou_weight: float = 2.0,
+        no_object_weight: float = 0.1,
+    ):
+        super().__init__()
+        self.num_classes = num_classes
+        self.matcher = matcher
+        self.weights = {"loss_ce": class_weight, "loss_bbox": l1_weight, "loss_giou": giou_weight}
+        of_classes = torch.ones(num_classes + 1)
+        of_classes[-1] = no_object_weight
+        # It restates the config, so it is not saved: a checkpoint must not bring its own weight along.
+        self.register_buffer("weight_of_classes", of_classes, persistent=False)
+
+    def forward(
+        self, pred_logits: Tensor, pred_boxes: Tensor, targets: list[Target]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Losses of every decoder layer, errors of the last.
+
+        Args:
+            pred_logits: (L, B, Q, K + 1).
+            pred_boxes: (L, B, Q, 4), cxcywh in [0, 1] of the unpadded picture.
+            targets: for each picture, `labels` (M,) in 0..K-1 and `boxes` (M, 4) like pred_boxes.
+
+        Returns:
+            losses: `loss_ce, loss_bbox, loss_giou` of the last layer and, with the suffix `_i`, of layer i before
+                it; already weighted, their sum is what is differentiated.
+            errors: `class_error`, percentage of the matched queries whose likeliest class is wrong, absent where
+                the batch has no object; `cardinality_error`, mean of |queries that see an object - objects|.
+        """
+        num_boxes = _mean_over_processes(sum(len(target["labels"]) for target in targets), pred_boxes.device)
+        losses: dict[str, Tensor] = {}
+        last = len(pred_logits) - 1
+        for layer, (logits, boxes) in enumerate(zip(pred_logits, pred_boxes, strict=True)):
+            matches = self.matcher(logits, boxes, targets)
+            of_layer = self._losses(logits, boxes, targets, matches, num_boxes)
+            suffix = "" if layer == last else f"_{layer}"
+            losses |= {name + suffix: self.weights[name] * loss for name, loss in of_layer.items()}
+        return losses, self._errors(logits, targets, matches)
+
+    def _losses(self, logits: Tensor, boxes: Tensor, targets: list[Target], matches, num_boxes: Tensor):
+        queries = _indices_of_queries(matches)
+        labels = _matched(targets, matches, "labels")
+        of_queries = torch.full(logits.shape[:2], self.num_classes, dtype=torch.int64, device=logits.device)
+        of_queries[queries] = labels
+        matched_boxes, gt_boxes = boxes[queries], _matched(targets, matches, "boxes")
+        giou_loss = generalized_box_iou_loss(
+            box_convert(matched_boxes, "cxcywh", "xyxy"), box_convert(gt_boxes, "cxcywh", "xyxy"), eps=0.0
+        )
+        return {
+            "loss_ce": F.cross_entropy(logits.flatten(0, 1), of_queries.flatten(), self.weight_of_classes),
+            "loss_bbox": F.l1_loss(matched_boxes, gt_boxes, reduction="sum") / num_boxes,
+            "loss_giou": giou_loss.sum() / num_boxes,
+        }
+
+    @torch.no_grad()
+    def _errors(self, logits: Tensor, targets: list[Target], matches) -> dict[str, Tensor]:
+        likeliest = logits.argmax(-1)
+        num_objects = torch.tensor([len(target["labels"]) for target in targets], device=logits.device)
+        num_predicted = (likeliest != self.num_classes).sum(1)
+        errors = {"cardinality_error": (num_predicted - num_objects).abs().float().mean()}
+        labels = _matched(targets, matches, "labels")
+        if len(labels):
+            wrong = likeliest[_indices_of_queries(matches)] != labels
+            errors["class_error"] = 100 * wrong.float().mean()
+        return errors
+
+
+def _indices_of_queries(matches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Index pair (picture, query) of every match of the batch."""
+    picture = torch.cat([torch.full_like(queries, i) for i, (queries, _) in enumerate(matches)])
+    return picture, torch.cat([queries for queries, _ in matches])
+
+
+def _matched(targets: list[Target], matches: list[tuple[Tensor, Tensor]], field: str) -> Tensor:
+    """`field` of the matched objects of all pictures, in the order of _indices_of_queries."""
+    return torch.cat([target[field][objects] for target, (_, objects) in zip(targets, matches, strict=True)])
+
+
+def _mean_over_processes(count: int, device: torch.device) -> Tensor:
+    """Mean of `count` over the processes of the group, at least 1; the normaliser of the box losses."""
+    mean = torch.tensor(float(count), device=device)
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(mean)
+        mean /= dist.get_world_size()
+    return mean.clamp(min=1)

@@ -1,0 +1,166 @@
+"""The transformer of DETR (paper, section 3.2 and supplement A.3).
+
+It differs from `torch.nn.Transformer` in three ways: position encodings are added to queries and keys in every layer,
+a post-norm encoder has no final norm, and the decoder returns the normed states of all its layers.
+
+Shape shorthand: B pictures, S = H * W cells of the feature map, Q object queries, C = hidden_dim, L decoder layers.
+Parameter names are those of the native code, so that published checkpoints load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from d2_detr.errors import InputError
+
+
+class Transformer(nn.Module):
+    """Encoder over the cells of a feature map, decoder from object queries to object states."""
+
+    def __init__(
+        self,
+        *,
+        hidden_dim: int = 256,
+        num_heads: int = 8,
+        dim_feedforward: int = 2048,
+        encoder_layers: int = 6,
+        decoder_layers: int = 6,
+        dropout: float = 0.1,
+        pre_norm: bool = False,
+    ):
+        super().__init__()
+        if hidden_dim % num_heads:
+            raise InputError(f"hidden_dim {hidden_dim} is not divisible by num_heads {num_heads}")
+        layer = (hidden_dim, num_heads, dim_feedforward, dropout, pre_norm)
+        self.hidden_dim = hidden_dim
+        self.encoder = Encoder(
+            [EncoderLayer(*layer) for _ in range(encoder_layers)], nn.LayerNorm(hidden_dim) if pre_norm else None
+        )
+        self.decoder = Decoder([DecoderLayer(*layer) for _ in range(decoder_layers)], nn.LayerNorm(hidden_dim))
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    def forward(self, features: Tensor, position: Tensor, padding_mask: Tensor, queries: Tensor):
+        """Decode the queries against the encoded features.
+
+        Args:
+            features, position: (B, C, H, W).
+            padding_mask: (B, H, W), True on padding; padded cells are never attended to.
+            queries: (Q, C), the learned query embedding.
+
+        Returns:
+            states (L, B, Q, C) of every decoder layer, and the memory (B, C, H, W).
+        """
+        shape = features.shape
+        features, position = (x.flatten(2).transpose(1, 2) for x in (features, position))
+        padding_mask = padding_mask.flatten(1)
+        queries = queries.expand(shape[0], -1, -1)
+
+        memory = self.encoder(features, position, padding_mask)
+        states = self.decoder(torch.zeros_like(queries), queries, memory, position, padding_mask)
+        return states, memory.transpose(1, 2).reshape(shape)
+
+
+class Encoder(nn.Module):
+    """features (B, S, C) -> memory (B, S, C)."""
+
+    def __init__(self, layers: list[EncoderLayer], norm: nn.LayerNorm | None):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.norm = norm
+
+    def forward(self, features: Tensor, position: Tensor, padding_mask: Tensor) -> Tensor:
+        for layer in self.layers:
+            features = layer(features, position, padding_mask)
+        return features if self.norm is None else self.norm(features)
+
+
+class Decoder(nn.Module):
+    """states (B, Q, C), zeros at first -> normed states of every layer (L, B, Q, C)."""
+
+    def __init__(self, layers: list[DecoderLayer], norm: nn.LayerNorm):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.norm = norm
+
+    def forward(
+        self, states: Tensor, queries: Tensor, memory: Tensor, position: Tensor, padding_mask: Tensor
+    ) -> Tensor:
+        of_layers = []
+        for layer in self.layers:
+            states = layer(states, queries, memory, position, padding_mask)
+            of_layers.append(self.norm(states))
+        return torch.stack(of_layers)
+
+
+class _Layer(nn.Module):
+    """What both kinds of layer share: the feed-forward block, and the residual with its norm before or after."""
+
+    def __init__(self, hidden_dim: int, dim_feedforward: int, dropout: float, pre_norm: bool):
+        super().__init__()
+        self.pre_norm = pre_norm
+        self.linear1 = nn.Linear(hidden_dim, dim_feedforward)
+        self.linear2 = nn.Linear(dim_feedforward, hidden_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def residual(self, x: Tensor, block: Callable[[Tensor], Tensor], norm: nn.LayerNorm) -> Tensor:
+        if self.pre_norm:
+            return x + self.dropout(block(norm(x)))
+        return norm(x + self.dropout(block(x)))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        return self.linear2(self.dropout(F.relu(self.linear1(x))))
+
+
+class EncoderLayer(_Layer):
+    def __init__(self, hidden_dim: int, num_heads: int, dim_feedforward: int, dropout: float, pre_norm: bool):
+        super().__init__(hidden_dim, dim_feedforward, dropout, pre_norm)
+        self.self_attn = nn.MultiheadAttention(hidden_dim, num_heads, dropout, batch_first=True)
+        self.norm1, self.norm2 = (nn.LayerNorm(hidden_dim) for _ in range(2))
+
+    def forward(self, features: Tensor, position: Tensor, padding_mask: Tensor) -> Tensor:
+        def attend(x: Tensor) -> Tensor:
+            return attention(self.self_attn, x + position, x + position, x, padding_mask)
+
+        features = self.residual(features, attend, self.norm1)
+        return self.residual(features, self.feed_forward, self.norm2)
+
+
+class DecoderLayer(_Layer):
+    def __init__(self, hidden_dim: int, num_heads: int, dim_feedforward: int, dropout: float, pre_norm: bool):
+        super().__init__(hidden_dim, dim_feedforward, dropout, pre_norm)
+        self.self_attn = nn.MultiheadAttention(hidden_dim, num_heads, dropout, batch_first=True)
+        self.multihead_attn = nn.MultiheadAttention(hidden_dim, num_heads, dropout, batch_first=True)
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(hidden_dim) for _ in range(3))
+
+    def forward(
+        self, states: Tensor, queries: Tensor, memory: Tensor, position: Tensor, padding_mask: Tensor
+    ) -> Tensor:
+        def attend_queries(x: Tensor) -> Tensor:
+            return attention(self.self_attn, x + queries, x + queries, x)
+
+        def attend_memory(x: Tensor) -> Tensor:
+            return attention(self.multihead_attn, x + queries, memory + position, memory, padding_mask)
+
+        states = self.residual(states, attend_queries, self.norm1)
+        states = self.residual(states, attend_memory, self.norm2)
+        return self.residual(states, self.feed_forward, self.norm3)
+
+
+def attention(
+    module: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor | None = None
+) -> Tensor:
+    """Attend from `query` (B, Q, C) to `key` and `value` (B, S, C), but for the keys where padding_mask (B, S) is True.
+
+    A GPU takes the fused kernel, which keeps no weights. On the CPU its backward pass is slower than the plain products
+    that the weights come from (0.41 against 0.35 seconds a step of the compact model).
+    """
+    need_weights = not query.is_cuda
+    return module(
+        query, key, value, key_padding_mask=padding_mask, need_weights=need_weights, average_attn_weights=False
+    )[0]

@@ -1,0 +1,51 @@
+"""Packaging of d2_detr.
+
+Detectron2 is not required here: it is not on the package index and must be compiled against the torch that is
+installed. Where it is installed it is used; else the subset that d2_detr carries answers `import detectron2`.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+
+def version() -> str:
+    lines = (ROOT / "d2_detr" / "__init__.py").read_text().splitlines()
+    return next(line.split('"')[1] for line in lines if line.startswith("__version__"))
+
+
+setup(
+    name="d2_detr",
+    version=version(),
+    description="Fine-tune DETR on your own pictures: a Detectron2 plugin that also runs without Detectron2",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    # `configs/` stands beside the package in a checkout and goes into it in a wheel.
+    packages=[*find_packages(include=["d2_detr*"]), "d2_detr.configs"],
+    package_dir={"d2_detr.configs": "configs"},
+    package_data={"": ["*.json", "*.yaml", "*.md"], "d2_detr.configs": ["*.yaml", "*/*.yaml"]},
+    install_requires=[
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "cloudpickle",
+        "fvcore",
+        "iopath",
+        "matplotlib",
+        "numpy",
+        "Pillow",
+        "pycocotools",
+        "PyYAML",
+        "safetensors",
+        "scipy",
+        "tabulate",
+        "tensorboard",
+        "termcolor",
+        "tqdm",
+        "yacs",
+    ],
+    extras_require={"test": ["hypothesis", "pytest", "ruff==0.17.5"]},
+)

@@ -1,0 +1,156 @@
+"""Detr behind Detectron2's interface."""
+
+import pytest
+import torch
+
+import d2_detr
+from d2_detr.engine import load_config
+from d2_detr.errors import InputError
+from d2_detr.modeling.detr import detections, padding_mask
+
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
+from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.utils.events import EventStorage
+
+TINY = [
+    "MODEL.DEVICE", "cpu", "MODEL.DETR.NUM_CLASSES", "2", "MODEL.DETR.HIDDEN_DIM", "32", "MODEL.DETR.NHEADS", "4",
+    "MODEL.DETR.DIM_FEEDFORWARD", "32", "MODEL.DETR.ENC_LAYERS", "1", "MODEL.DETR.AUTOCAST", "off",
+    "MODEL.RESNETS.NORM", "FrozenBN",
+]  # fmt: skip
+
+
+def tiny(*opts):
+    torch.manual_seed(0)
+    return build_model(load_config("detr_compact_balloon.yaml", [*TINY, *opts]))
+
+
+def picture(height, width, boxes=None, classes=None):
+    generator = torch.Generator().manual_seed(height * width)
+    inputs = {"image": torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)}
+    if boxes is not None:
+        inputs["instances"] = Instances((height, width))
+        inputs["instances"].gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+        inputs["instances"].gt_classes = torch.tensor(classes, dtype=torch.int64)
+    return inputs
+
+
+def test_detr_is_registered():
+    assert META_ARCH_REGISTRY.get("Detr") is d2_detr.Detr
+
+
+def test_training_gives_losses_of_every_layer_and_logs_the_errors():
+    batch = [picture(64, 48, [[4, 4, 20, 30]], [1]), picture(50, 60, [], [])]
+    with EventStorage() as storage:
+        losses = tiny().train()(batch)
+    assert set(losses) == {f"loss_{t}{s}" for t in ("ce", "bbox", "giou") for s in ("", "_0", "_1")}
+    assert {"class_error", "cardinality_error"} <= set(storage.latest())
+
+
+def test_deep_supervision_can_be_left_out():
+    losses = tiny("MODEL.DETR.DEEP_SUPERVISION", "False").train()([picture(64, 48, [[4, 4, 20, 30]], [1])])
+    assert set(losses) == {"loss_ce", "loss_bbox", "loss_giou"}
+
+
+def test_inference_gives_instances_in_pixels_of_the_wanted_size():
+    [output] = tiny().eval()([picture(64, 48) | {"height": 200, "width": 300}])
+    instances = output["instances"]
+    assert instances.image_size == (200, 300)
+    assert set(instances.get_fields()) == {"pred_boxes", "scores", "pred_classes"}
+    boxes = instances.pred_boxes.tensor
+    assert 0 < len(boxes) <= 15
+    assert (boxes >= 0).all() and (boxes[:, 0::2] <= 300).all() and (boxes[:, 1::2] <= 200).all()
+    assert set(instances.pred_classes.tolist()) <= {0, 1}
+
+
+def test_a_picture_in_a_padded_batch_is_found_as_it_is_alone():
+    """Up to what convolutions see across the border into the padding, which is small for a random network."""
+    model = tiny().eval().double()
+    small, large = picture(64, 64), picture(128, 160)
+    with torch.no_grad():
+        [together, _] = model([small, large])
+        [alone] = model([small])
+    together, alone = (output["instances"] for output in (together, alone))
+    torch.testing.assert_close(together.scores, alone.scores, rtol=0, atol=2e-2)
+    torch.testing.assert_close(together.pred_boxes.tensor, alone.pred_boxes.tensor, rtol=0, atol=1.0)
+
+
+def test_padding_mask_is_true_on_padding_only():
+    images = ImageList.from_tensors([torch.zeros(3, 2, 3), torch.zeros(3, 4, 2)])
+    assert padding_mask(images).int().tolist() == [
+        [[0, 0, 0], [0, 0, 0], [1, 1, 1], [1, 1, 1]],
+        [[0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 1]],
+    ]
+
+
+def test_what_stands_on_padding_is_never_attended_to():
+    network = tiny().eval().double().detr
+    mask = torch.zeros(1, 64, 96, dtype=torch.bool)
+    mask[:, :, 48:] = True
+    features = torch.rand(1, 256, 4, 6, dtype=torch.float64)
+    network.backbone[0].forward = lambda images: {"res4": features}
+    before = network(torch.zeros(1, 3, 64, 96), mask)["pred_boxes"]
+    features[..., 3:] += 100
+    after = network(torch.zeros(1, 3, 64, 96), mask)["pred_boxes"]
+    features[..., :3] += 1
+    other = network(torch.zeros(1, 3, 64, 96), mask)["pred_boxes"]
+    torch.testing.assert_close(after, before)
+    assert (other - before).abs().max() > 1e-4
+
+
+def test_detections_take_the_likeliest_class_but_no_object_and_clip_the_boxes():
+    logits = torch.tensor([[0.0, 1.0, 5.0], [3.0, 0.0, 0.0]])
+    boxes = torch.tensor([[0.5, 0.5, 0.5, 0.5], [1.0, 0.0, 0.2, 0.2]])
+    instances = detections(logits, boxes, (100, 200))
+    assert instances.pred_classes.tolist() == [1, 0]
+    torch.testing.assert_close(instances.scores, logits.softmax(-1)[[0, 1], [1, 0]])
+    torch.testing.assert_close(instances.pred_boxes.tensor, torch.tensor([[50.0, 25, 150, 75], [180, 0, 200, 10]]))
+
+
+@pytest.mark.parametrize("label", [2, -1], ids=["index-of-no-object", "negative"])
+def test_a_class_id_outside_the_classes_is_an_error(label):
+    with pytest.raises(InputError, match="NUM_CLASSES is 2"):
+        tiny().train()([picture(64, 48, [[4, 4, 20, 30]], [label])])
+
+
+def test_the_state_dict_is_native_detr_s_under_a_prefix_and_holds_nothing_that_restates_the_config():
+    names = set(tiny().state_dict())
+    assert all(name.startswith("detr.") for name in names)
+    assert {
+        "detr.backbone.0.body.layer3.1.conv2.weight",
+        "detr.transformer.encoder.layers.0.self_attn.in_proj_weight",
+        "detr.transformer.decoder.layers.2.multihead_attn.out_proj.weight",
+        "detr.transformer.decoder.norm.weight",
+        "detr.bbox_embed.layers.2.bias",
+        "detr.query_embed.weight",
+        "detr.class_embed.weight",
+        "detr.input_proj.bias",
+    } <= names
+
+
+def test_bf16_leaves_losses_in_float32_and_close():
+    batch = [picture(64, 48, [[4, 4, 20, 30]], [1])]
+    full, half = (tiny("MODEL.DETR.AUTOCAST", choice).train()(batch) for choice in ("off", "bf16"))
+    for name, loss in half.items():
+        assert loss.dtype == torch.float32
+        assert loss.item() == pytest.approx(full[name].item(), rel=0.1), name
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["MODEL.DETR.AUTOCAST", "fp8"], "AUTOCAST 'fp8'"),
+        (["MODEL.DETR.AUTOCAST", "bf16", "SOLVER.AMP.ENABLED", "True"], "both on"),
+        (["MODEL.RESNETS.DEPTH", "20"], "DEPTH 20"),
+        (["MODEL.RESNETS.NORM", "GN"], "NORM 'GN'"),
+        (["MODEL.RESNETS.NORM", "BN", "MODEL.BACKBONE.FREEZE_AT", "2"], "FREEZE_AT 2"),
+        (["MODEL.RESNETS.RES5_DILATION", "2"], "RES5_DILATION"),
+        (["MODEL.RESNETS.OUT_FEATURES", "['res6']"], "OUT_FEATURES"),
+        (["MODEL.RESNETS.STRIDE_IN_1X1", "True"], "STRIDE_IN_1X1"),
+        (["MODEL.DETR.NHEADS", "5"], "divisible by num_heads 5"),
+        (["MODEL.DETR.NUM_CLASSES", "0"], "NUM_CLASSES 0"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_config_that_makes_no_model_is_refused_by_name(opts, message):
+    with pytest.raises(InputError, match=message):
+        tiny(*opts)

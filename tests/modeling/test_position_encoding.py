@@ -1,0 +1,45 @@
+import math
+
+import pytest
+import torch
+
+from d2_detr.errors import InputError
+from d2_detr.modeling.network import sample_padding_mask
+from d2_detr.modeling.position_encoding import SinePositionEncoding
+
+
+def test_values_of_a_two_by_two_grid_are_those_computed_by_hand():
+    """Coordinates 1/2 and 2/2 of a turn; the first pair of channels has wavelength 2 pi, the second 100 times that."""
+    encoding = SinePositionEncoding(8)(torch.zeros(1, 2, 2, dtype=torch.bool))[0]
+    half, full = math.pi, 2 * math.pi
+    y_of_cell_01 = [math.sin(half), math.cos(half), math.sin(half / 100), math.cos(half / 100)]
+    x_of_cell_01 = [math.sin(full), math.cos(full), math.sin(full / 100), math.cos(full / 100)]
+    expected = torch.tensor(y_of_cell_01 + x_of_cell_01)
+    torch.testing.assert_close(encoding[:, 0, 1], expected, rtol=0, atol=1e-5)
+
+
+def test_padding_does_not_move_a_picture():
+    alone = SinePositionEncoding(16)(torch.zeros(1, 3, 4, dtype=torch.bool))
+    mask = torch.ones(1, 6, 9, dtype=torch.bool)
+    mask[:, :3, :4] = False
+    torch.testing.assert_close(SinePositionEncoding(16)(mask)[:, :, :3, :4], alone)
+
+
+def test_no_two_cells_have_the_same_encoding():
+    encoding = SinePositionEncoding(32)(torch.zeros(1, 7, 9, dtype=torch.bool)).flatten(2)[0].T
+    distance = torch.cdist(encoding, encoding) + 10 * torch.eye(len(encoding))
+    assert distance.min() > 1e-2
+
+
+def test_a_width_that_is_not_divisible_by_four_is_refused():
+    with pytest.raises(InputError, match="divisible by 4"):
+        SinePositionEncoding(30)
+
+
+def test_padding_mask_is_sampled_at_the_nearest_pixel():
+    """Native DETR takes pixel floor(i * 65 / 3) of each row: the third cell of a 65 pixel row starts at pixel 43."""
+    mask = torch.zeros(1, 65, 65, dtype=torch.bool)
+    mask[:, :, 43:] = True
+    assert sample_padding_mask(mask, (3, 3))[0, 0].tolist() == [False, False, True]
+    mask[:, :, 43] = False
+    assert sample_padding_mask(mask, (3, 3))[0, 0].tolist() == [False, False, False]

@@ -1,0 +1,77 @@
+"""Record the figures that tests/modeling/test_native_parity.py compares with.
+
+    git clone https://github.com/facebookresearch/detr && python tests/reference/record_native.py detr
+
+Recorded with facebookresearch/detr at 29901c5, torch 2.15.0, on the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+sys.path.insert(0, str(Path(__file__).parent))
+import native
+
+
+def build(detr_folder: str, depth: int, dilation: bool = False, pre_norm: bool = False, **sizes):
+    sys.path.insert(0, detr_folder)
+    import models.backbone
+    from models.detr import DETR, SetCriterion
+    from models.matcher import HungarianMatcher
+    from models.transformer import build_transformer
+
+    models.backbone.is_main_process = lambda: False  # else building downloads ImageNet weights
+    args = argparse.Namespace(
+        backbone=f"resnet{depth}", dilation=dilation, pre_norm=pre_norm, dropout=0.0,
+        lr_backbone=1e-5, masks=False, position_embedding="sine", **sizes,
+    )  # fmt: skip
+    model = DETR(
+        models.backbone.build_backbone(args), build_transformer(args), native.NUM_CLASSES, native.NUM_QUERIES, True
+    )
+    matcher = HungarianMatcher(cost_class=1, cost_bbox=5, cost_giou=2)
+    criterion = SetCriterion(native.NUM_CLASSES, matcher, {}, 0.1, ["labels", "boxes", "cardinality"])
+    return model, criterion
+
+
+def record(name: str, detr_folder: str) -> dict[str, torch.Tensor]:
+    model, criterion = build(detr_folder, **native.MODELS[name])
+    model.double()
+    criterion.double()
+    native.fill(model.state_dict())
+    seen = {}
+    model.transformer.register_forward_hook(lambda _, __, out: seen.update(states=out[0], memory=out[1]))
+    model.train()
+    outputs = model(native.images())
+    losses = criterion(outputs, native.targets())
+    weights = {"loss_ce": 1, "loss_bbox": 5, "loss_giou": 2}
+    weighted = {k: v * next(w for n, w in weights.items() if k.startswith(n)) for k, v in losses.items() if "loss" in k}
+    sum(weighted.values()).backward()
+
+    layers = [*outputs["aux_outputs"], outputs]
+    figures = {
+        "states": seen["states"],
+        "memory": seen["memory"],
+        "pred_logits": torch.stack([layer["pred_logits"] for layer in layers]),
+        "pred_boxes": torch.stack([layer["pred_boxes"] for layer in layers]),
+    }
+    for i, layer in enumerate(layers):
+        for picture, match in enumerate(criterion.matcher(layer, native.targets())):
+            figures[f"match/{i}/{picture}"] = torch.stack(match)
+    figures |= {f"loss/{k}": v for k, v in weighted.items()}
+    figures |= {f"error/{k}": losses[k] for k in ("class_error", "cardinality_error")}
+    parameters = dict(model.named_parameters())
+    figures |= {f"gradient/{k}": native.sample(parameters[k].grad) for k in native.GRADIENTS}
+    return {k: (v.float() if v.is_floating_point() else v).detach().clone().contiguous() for k, v in figures.items()}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("detr", help="checkout of facebookresearch/detr")
+    folder = parser.parse_args().detr
+    for model_name in native.MODELS:
+        save_file(record(model_name, folder), native.FOLDER / f"native_{model_name}.safetensors")
