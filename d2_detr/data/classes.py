@@ -1,0 +1,48 @@
+"""How many classes, and which: what MODEL.DETR.NUM_CLASSES says against what the training set holds."""
+
+from __future__ import annotations
+
+import logging
+
+from d2_detr.errors import InputError
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+logger = logging.getLogger(__name__)
+
+
+def dataset_classes(name: str) -> list[str]:
+    """Names of the classes of a registered dataset, in the order of their contiguous ids."""
+    if not hasattr(MetadataCatalog.get(name), "thing_classes"):
+        DatasetCatalog.get(name)  # reading the annotations sets the metadata
+    return list(MetadataCatalog.get(name).thing_classes)
+
+
+def resolve_num_classes(cfg: CfgNode) -> int:
+    """MODEL.DETR.NUM_CLASSES as a count: -1 counts the categories of the first training set."""
+    num_classes = cfg.MODEL.DETR.NUM_CLASSES
+    if num_classes > 0:
+        return num_classes
+    if num_classes != -1:
+        raise InputError(f"MODEL.DETR.NUM_CLASSES {num_classes}: expected a positive number, or -1 to count")
+    if not cfg.DATASETS.TRAIN:
+        raise InputError("MODEL.DETR.NUM_CLASSES -1 counts the training set, but DATASETS.TRAIN is empty; set either")
+    return len(dataset_classes(cfg.DATASETS.TRAIN[0]))
+
+
+def check_num_classes(cfg: CfgNode) -> None:
+    """Compare NUM_CLASSES with every dataset of the config: too small is an error, too large a warning."""
+    num_classes = resolve_num_classes(cfg)
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        found = len(dataset_classes(name))
+        if num_classes < found:
+            raise InputError(
+                f"MODEL.DETR.NUM_CLASSES is {num_classes}, but dataset {name} has {found} categories; set it to "
+                f"{found}, or to -1 to count"
+            )
+        if num_classes > found:
+            logger.warning(
+                "MODEL.DETR.NUM_CLASSES is %d, dataset %s has %d categories: the other %d rows of the class head will "
+                "learn that they never occur.", num_classes, name, found, num_classes - found,
+            )  # fmt: skip

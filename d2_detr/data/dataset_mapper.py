@@ -1,0 +1,87 @@
+"""From a Detectron2 dataset dict to the input of Detr."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+
+from d2_detr.data.augmentation import build_augmentations
+
+from detectron2.config import CfgNode, configurable
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
+
+logger = logging.getLogger(__name__)
+
+
+class DetrDatasetMapper:
+    """Read a picture, augment picture and annotations alike, make tensors."""
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        augmentations: list[T.Augmentation],
+        crop_augmentations: list[T.Augmentation] | None,
+        image_format: str,
+        mask_format: str | None = None,
+    ):
+        """In training half of the pictures take `crop_augmentations` instead, where there are any.
+
+        `mask_format` is None for boxes only, else "polygon" or "bitmask".
+        """
+        self.is_train = is_train
+        self.augmentations = augmentations
+        self.crop_augmentations = crop_augmentations
+        self.image_format = image_format
+        self.mask_format = mask_format
+        logger.info(
+            "Augmentations in %s: %s%s", "training" if is_train else "inference", augmentations,
+            f", or in half of the cases {crop_augmentations}" if crop_augmentations else "",
+        )  # fmt: skip
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
+        augmentations, crop_augmentations = build_augmentations(cfg, is_train)
+        return {
+            "is_train": is_train,
+            "augmentations": augmentations,
+            "crop_augmentations": crop_augmentations,
+            "image_format": cfg.INPUT.FORMAT,
+            "mask_format": cfg.INPUT.MASK_FORMAT if cfg.MODEL.MASK_ON else None,
+        }
+
+    def __call__(self, dataset_dict: dict) -> dict:
+        """Add `image` (3, H, W) uint8 and, in training, `instances` without crowds and without boxes of no area."""
+        dataset_dict = dict(dataset_dict)  # nothing below it is changed in place
+        image = utils.read_image(dataset_dict["file_name"], format=self.image_format)
+        utils.check_image_size(dataset_dict, image)
+
+        augmentations = self.augmentations
+        if self.is_train and self.crop_augmentations and np.random.rand() < 0.5:
+            augmentations = self.crop_augmentations
+        aug_input = T.AugInput(image)
+        transforms = T.AugmentationList(augmentations)(aug_input)
+        image = aug_input.image
+        dataset_dict["image"] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+        annotations = dataset_dict.pop("annotations", None)
+        if self.is_train and annotations is not None:
+            dataset_dict["instances"] = self._instances(annotations, transforms, image.shape[:2])
+        return dataset_dict
+
+    def _instances(self, annotations: list[dict], transforms: T.TransformList, size_hw: tuple[int, int]):
+        unused = {"keypoints"} if self.mask_format else {"keypoints", "segmentation"}
+        transformed = [
+            utils.transform_instance_annotations(
+                {key: value for key, value in annotation.items() if key not in unused}, transforms, size_hw
+            )
+            for annotation in annotations
+            if not annotation.get("iscrowd", 0)
+        ]
+        instances = utils.annotations_to_instances(transformed, size_hw, self.mask_format or "polygon")
+        # Empty masks stay in: a box decides what is an object, and its mask may vanish at low resolution.
+        return utils.filter_empty_instances(instances, by_mask=False)
