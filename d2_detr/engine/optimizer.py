@@ -1,0 +1,63 @@
+"""AdamW or SGD with a rate of its own for the backbone, and DETR's gradient clipping."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from d2_detr.errors import InputError
+
+from detectron2.config import CfgNode
+from detectron2.solver.build import maybe_add_gradient_clipping
+
+FULL_MODEL = "full_model"
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer that SOLVER describes.
+
+    Two groups: all parameters but the backbone's at BASE_LR, and those at BASE_LR * BACKBONE_MULTIPLIER (0 freezes the
+    backbone, as native DETR does for a rate of 0).
+    """
+    solver = cfg.SOLVER
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    backbone = [p for name, p in parameters.items() if is_backbone(name)]
+    groups = [{"params": [p for name, p in parameters.items() if not is_backbone(name)], "lr": solver.BASE_LR}]
+    if solver.BACKBONE_MULTIPLIER > 0:
+        if backbone:
+            groups.append({"params": backbone, "lr": solver.BASE_LR * solver.BACKBONE_MULTIPLIER})
+    else:
+        for parameter in backbone:
+            parameter.requires_grad_(False)
+
+    if solver.OPTIMIZER == "ADAMW":
+        optimizer = torch.optim.AdamW(groups, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
+    elif solver.OPTIMIZER == "SGD":
+        optimizer = torch.optim.SGD(
+            groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, weight_decay=solver.WEIGHT_DECAY
+        )
+    else:
+        raise InputError(f'SOLVER.OPTIMIZER {solver.OPTIMIZER!r}: expected "ADAMW" or "SGD"')
+
+    if solver.CLIP_GRADIENTS.CLIP_TYPE != FULL_MODEL:
+        return maybe_add_gradient_clipping(cfg, optimizer)
+    if solver.CLIP_GRADIENTS.ENABLED and solver.CLIP_GRADIENTS.CLIP_VALUE > 0:
+        clip_full_model(optimizer, solver.CLIP_GRADIENTS.CLIP_VALUE, solver.CLIP_GRADIENTS.NORM_TYPE)
+    return optimizer
+
+
+def is_backbone(parameter_name: str) -> bool:
+    return "backbone" in parameter_name
+
+
+def clip_full_model(optimizer: torch.optim.Optimizer, max_norm: float, norm_type: float = 2.0) -> None:
+    """Before every step scale all gradients so that the norm of all of them together is at most `max_norm`.
+
+    Detectron2's own clipping takes each parameter by itself. A hook runs behind the unscaling of a GradScaler.
+    """
+
+    def clip(*_: object) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
+
+    optimizer.register_step_pre_hook(clip)

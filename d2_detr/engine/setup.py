@@ -1,0 +1,89 @@
+"""From command line arguments to a complete config."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+
+import torch
+
+from d2_detr.config import add_detr_config, config_path
+from d2_detr.data.classes import check_num_classes, resolve_num_classes
+from d2_detr.errors import InputError
+
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import get_detection_dataset_dicts
+from detectron2.engine import default_setup
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+logger = logging.getLogger(__name__)
+
+
+def load_config(config_file: str, opts: list[str]) -> CfgNode:
+    """Defaults, overridden by a file (a path or the bare name of a shipped one) and by KEY VALUE pairs.
+
+    MODEL.DEVICE "cuda" becomes "cpu" where there is no CUDA device.
+
+    Raises:
+        InputError: no such file, or a key that does not exist.
+    """
+    cfg = get_cfg()
+    add_detr_config(cfg)
+    try:
+        if config_file:
+            cfg.merge_from_file(str(config_path(config_file)), allow_unsafe=False)
+        cfg.merge_from_list(opts)
+    except KeyError as error:
+        raise InputError(f"config {config_file} {' '.join(opts)}: {error.args[0]}") from error
+    except AssertionError as error:
+        raise InputError(f"options {' '.join(opts)}: {error}; options come in pairs, KEY VALUE") from error
+    if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"  # Detectron2's default names a GPU that this machine does not have
+    return cfg
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """The config of a run, with what follows from the data filled in, and Detectron2's default_setup done.
+
+    The config that is logged and written to OUTPUT_DIR has the class count and the iterations as numbers, so that it
+    repeats the run and builds the model without the data.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="d2_detr")
+    check_num_classes(cfg)
+    cfg.MODEL.DETR.NUM_CLASSES = resolve_num_classes(cfg)
+    if not args.eval_only:
+        resolve_schedule(cfg)
+    cfg.freeze()
+    if args.config_file:
+        args.config_file = str(config_path(args.config_file))  # default_setup copies the file to the log
+    default_setup(cfg, args)
+    return cfg
+
+
+def resolve_schedule(cfg: CfgNode) -> None:
+    """Turn SOLVER.MAX_EPOCHS, with STEPS as fractions of the whole, into MAX_ITER and STEPS in iterations."""
+    solver = cfg.SOLVER
+    fractions = all(0 < step < 1 for step in solver.STEPS)
+    if solver.MAX_EPOCHS < 0:
+        raise InputError(f"SOLVER.MAX_EPOCHS {solver.MAX_EPOCHS}: expected a positive number, or 0 to use MAX_ITER")
+    if solver.STEPS and fractions != bool(solver.MAX_EPOCHS):
+        raise InputError(
+            f"SOLVER.STEPS {solver.STEPS} with MAX_EPOCHS {solver.MAX_EPOCHS}: steps are fractions of the training in "
+            "(0, 1) when MAX_EPOCHS is set, and iterations when it is 0"
+        )
+    if solver.MAX_EPOCHS:
+        num_pictures = len(
+            get_detection_dataset_dicts(
+                cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, check_consistency=False
+            )
+        )
+        solver.MAX_ITER = math.ceil(solver.MAX_EPOCHS * num_pictures / solver.IMS_PER_BATCH)
+        solver.STEPS = tuple(round(step * solver.MAX_ITER) for step in solver.STEPS)
+        logger.info(
+            "%s epochs of %d pictures, %d at a time: %d iterations, rate lowered at %s",
+            solver.MAX_EPOCHS, num_pictures, solver.IMS_PER_BATCH, solver.MAX_ITER, solver.STEPS,
+        )  # fmt: skip
+        solver.MAX_EPOCHS = 0

@@ -1,0 +1,97 @@
+"""Detectron2's trainer, adapted to DETR."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from d2_detr.checkpoint.checkpointer import DetrCheckpointer
+from d2_detr.data.dataset_mapper import DetrDatasetMapper
+from d2_detr.engine.hooks import ProgressPrinter
+from d2_detr.engine.optimizer import build_optimizer
+
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase
+from detectron2.evaluation import COCOEvaluator
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
+
+
+class Trainer(DefaultTrainer):
+    """Train a model of a config; resumable, evaluated with COCO's measures, logged to console, JSON and TensorBoard."""
+
+    def __init__(self, cfg: CfgNode):
+        # Not DefaultTrainer's own: its parallel wrapper names a CUDA device, and its checkpointer reads any pickle.
+        TrainerBase.__init__(self)
+        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        loader = self.build_train_loader(cfg)
+        model = parallel(model)
+        self._losses: Mapping[str, Tensor] = {}
+        model.register_forward_hook(self._keep_losses)
+        self._trainer = (AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer)(model, loader, optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = DetrCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
+
+    def run_step(self) -> None:
+        """One iteration.
+
+        Raises:
+            FloatingPointError: a loss is not finite; the message names it. The parameters are those before the step.
+        """
+        try:
+            super().run_step()
+        except FloatingPointError as error:
+            bad = [f"{name} is {loss.item()}" for name, loss in self._losses.items() if not torch.isfinite(loss)]
+            raise FloatingPointError(
+                f"iteration {self.iter}: {', '.join(bad) or 'a loss of another process is not finite'}. The parameters "
+                "are unchanged by this step. Lower SOLVER.BASE_LR, or look at the last pictures' annotations."
+            ) from error
+
+    def build_writers(self) -> list[EventWriter]:
+        return [
+            ProgressPrinter(self.max_iter),
+            JSONWriter(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")),
+            TensorboardXWriter(self.cfg.OUTPUT_DIR),
+        ]
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode):
+        return build_detection_train_loader(cfg, mapper=DetrDatasetMapper(cfg, is_train=True))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+        return build_detection_test_loader(cfg, dataset_name, mapper=DetrDatasetMapper(cfg, is_train=False))
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> COCOEvaluator:
+        return COCOEvaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
+
+    def _keep_losses(self, model: nn.Module, inputs: object, outputs: object) -> None:
+        if model.training:
+            self._losses = outputs
+
+
+def parallel(model: nn.Module) -> nn.Module:
+    """The model as it trains among the processes of the group, on GPUs or on the CPU."""
+    if comm.get_world_size() == 1:
+        return model
+    on_gpu = next(model.parameters()).is_cuda
+    return DistributedDataParallel(
+        model, device_ids=[torch.cuda.current_device()] if on_gpu else None, broadcast_buffers=False
+    )

@@ -1,0 +1,51 @@
+"""Training curves from the metrics.json that a training writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from d2_detr.files import replacing
+
+# Panel title -> the metrics that it shows.
+PANELS = {
+    "total loss": ("total_loss",),
+    "classification loss": ("loss_ce",),
+    "L1 loss": ("loss_bbox",),
+    "GIoU loss": ("loss_giou",),
+    "class error (%)": ("class_error",),
+    "cardinality error": ("cardinality_error",),
+    "AP, AP50": ("bbox/AP", "bbox/AP50"),
+    "learning rate": ("lr",),
+}
+
+
+def read_metrics(path: str | Path) -> list[dict]:
+    """The lines of a metrics.json; a line that an interruption cut short is left out."""
+    lines = []
+    for line in Path(path).read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def save_curves(metrics: list[dict], path: Path) -> None:
+    """Write one image with a panel for each loss, the two errors, AP and the rate over the iterations."""
+    figure = Figure(figsize=(14, 6), layout="constrained")
+    for axes, (title, names) in zip(figure.subplots(2, 4).flat, PANELS.items(), strict=True):
+        for name in names:
+            points = [(line["iteration"], line[name]) for line in metrics if name in line]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 5 else "", label=name)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("iteration", fontsize=8)
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        if len(names) > 1:
+            axes.legend(fontsize=8)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)

@@ -1,0 +1,93 @@
+import json
+import shutil
+
+import pytest
+import torch
+
+from d2_detr.engine import Trainer, load_config
+
+CONFIG = "detr_compact_balloon_drawn.yaml"
+
+
+def trainer_of(opts):
+    return Trainer(load_config(CONFIG, opts))
+
+
+@pytest.fixture
+def complete_run(drawn_balloons, tiny_opts, tmp_path):
+    trainer_of(tiny_opts).train()
+    return tmp_path
+
+
+def metrics_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+
+
+def test_a_run_writes_checkpoints_metrics_and_results(complete_run):
+    assert {path.name for path in complete_run.iterdir() if path.suffix == ".pth"} == {
+        "model_0000002.pth",
+        "model_0000005.pth",
+        "model_final.pth",
+    }
+    assert (complete_run / "last_checkpoint").read_text() == "model_final.pth"
+    assert (complete_run / "inference" / "coco_instances_results.json").is_file()
+    assert list(complete_run.glob("events.out.tfevents.*"))
+    logged = {name for line in metrics_of(complete_run) for name in line}
+    assert {"total_loss", "loss_ce", "loss_bbox_0", "class_error", "cardinality_error", "lr", "bbox/AP50"} <= logged
+
+
+def test_total_loss_is_the_sum_of_the_losses_alone(drawn_balloons, tiny_opts, tmp_path):
+    trainer_of([*tiny_opts, "SOLVER.MAX_ITER", "1", "SOLVER.STEPS", "()"]).train()
+    [last] = [line for line in metrics_of(tmp_path) if "total_loss" in line]
+    assert last["total_loss"] == pytest.approx(sum(v for k, v in last.items() if k.startswith("loss_")), rel=1e-5)
+
+
+def test_a_resumed_run_goes_on_with_iteration_optimizer_and_rate(complete_run, tiny_opts):
+    """As interrupted behind iteration 3 of 6."""
+    shutil.copy(complete_run / "model_0000002.pth", complete_run / "interrupted.pth")
+    (complete_run / "last_checkpoint").write_text("interrupted.pth")
+    resumed = trainer_of(tiny_opts)
+    resumed.resume_or_load(resume=True)
+    saved = torch.load(complete_run / "interrupted.pth", weights_only=True)
+    assert resumed.start_iter == 3
+    optimizer = resumed._trainer.optimizer.state_dict()
+    for index, state in saved["trainer"]["_trainer"]["optimizer"]["state"].items():
+        for name, value in state.items():
+            torch.testing.assert_close(optimizer["state"][index][name], value, rtol=0, atol=0)
+    resumed.train()
+    assert resumed.iter == 6
+    assert [group["lr"] for group in resumed._trainer.optimizer.param_groups] == pytest.approx([4e-5, 4e-5])
+
+
+def test_without_resume_the_weights_are_loaded_and_the_run_starts_anew(complete_run, tiny_opts):
+    again = trainer_of([*tiny_opts, "MODEL.WEIGHTS", str(complete_run / "model_final.pth")])
+    again.resume_or_load(resume=False)
+    assert again.start_iter == 0 and not again._trainer.optimizer.state_dict()["state"]
+    trained = torch.load(complete_run / "model_final.pth", weights_only=True)["model"]
+    for name, value in again.checkpointer.model.state_dict().items():
+        torch.testing.assert_close(value, trained[name], rtol=0, atol=0)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(drawn_balloons, tiny_opts):
+    trainer = trainer_of(tiny_opts)
+    box_head = trainer._trainer.model.detr.bbox_embed
+    torch.nn.init.constant_(box_head.layers[-1].bias, float("nan"))
+    before = {name: p.detach().clone() for name, p in trainer._trainer.model.named_parameters()}
+    with pytest.raises(FloatingPointError, match=r"iteration 0: loss_bbox_0 is nan, loss_giou_0 is nan") as error:
+        trainer.train()
+    assert "loss_ce" not in str(error.value) and "BASE_LR" in str(error.value)
+    for name, parameter in trainer._trainer.model.named_parameters():
+        torch.testing.assert_close(parameter, before[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_four_pictures_are_learned_by_heart(drawn_balloons, tiny_opts):
+    """Overfitting: AP50 above 90 on the four pictures that it trains on."""
+    opts = (
+        "DATASETS.TRAIN ('balloon_drawn_val',) DATASETS.TEST ('balloon_drawn_val',) MODEL.DETR.HIDDEN_DIM 64 "
+        "MODEL.DETR.DIM_FEEDFORWARD 128 SOLVER.MAX_ITER 150 SOLVER.STEPS (120,) SOLVER.BASE_LR 0.001 "
+        "SOLVER.CHECKPOINT_PERIOD 1000 INPUT.RANDOM_FLIP none"
+    ).split()
+    trainer = trainer_of([*tiny_opts, *opts])
+    trainer.train()
+    results = Trainer.test(trainer.cfg, trainer._trainer.model)
+    assert results["bbox"]["AP50"] > 90

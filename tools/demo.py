@@ -1,0 +1,61 @@
+"""Fine-tuning DETR on balloons from end to end: prepare, train, evaluate, look. `make demo` runs this.
+
+Drawn balloons by default; the photographs with BALLOON_DIR=path (unpacked) or DATA=real (download). Run again, it goes
+on where it was interrupted and reuses what is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from d2_detr.data import balloon
+from d2_detr.visualization.curves import read_metrics
+
+
+def main() -> None:
+    start = time.time()
+    source = os.environ.get("BALLOON_DIR") or os.environ.get("DATA") or "drawn"
+    name = "balloon_drawn" if source == "drawn" else "balloon"
+    output = Path("outputs") / f"demo_{name}"
+    config = ["--config", f"detr_compact_{name}.yaml"]
+    weights = ["MODEL.WEIGHTS", str(output / "model_final.pth")]
+    commands = [
+        ["tools/prepare_balloon.py", "--source", source],
+        ["tools/train_net.py", *config, "--resume", "OUTPUT_DIR", str(output)],
+        ["tools/train_net.py", *config, "--eval-only", "OUTPUT_DIR", str(output), *weights],
+        ["tools/visualize.py", *config, "--output", str(output / "pictures"), "OUTPUT_DIR", str(output), *weights],
+    ]
+    for command in commands:
+        print(f"\n$ python {shlex.join(command)}", flush=True)
+        subprocess.run([sys.executable, *command], check=True)
+    summarise(name, output, commands, time.time() - start)
+
+
+def summarise(name: str, output: Path, commands: list[list[str]], seconds: float) -> None:
+    folder = balloon.datasets_folder() / name
+    counts = [balloon.count(folder, split) for split in balloon.SPLITS]
+    results = [line for line in read_metrics(output / "metrics.json") if "bbox/AP" in line][-1]
+    kind = "drawn pictures" if name == "balloon_drawn" else "photographs"
+    print(
+        f"""
+Done in {seconds / 60:.1f} minutes.
+  data        {kind}: {counts[0][0]} with {counts[0][1]} balloons to train, {counts[1][0]} with {counts[1][1]} to validate
+  result      AP {results["bbox/AP"]:.1f}, AP50 {results["bbox/AP50"]:.1f} (of 100) on the validation pictures
+  look at     {output}/pictures/overview.png (truth and predictions), {output}/pictures/curves.png
+  model       {output}/model_final.pth, its config {output}/config.yaml
+What ran, to copy:"""
+    )
+    for command in commands:
+        print(f"  python {shlex.join(command)}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"stopped: {shlex.join(map(str, error.cmd[1:]))} ended with status {error.returncode}")

@@ -1,0 +1,45 @@
+"""Train or evaluate Detr.
+
+python tools/train_net.py --config detr_256_6_6_torchvision.yaml --num-gpus 8
+python tools/train_net.py --config detr_256_6_6_torchvision.yaml --eval-only MODEL.WEIGHTS model.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from d2_detr.checkpoint.checkpointer import DetrCheckpointer
+from d2_detr.engine import Trainer, launch, load_config, setup
+from d2_detr.errors import one_clear_message
+
+from detectron2.engine import default_argument_parser
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+
+
+def main(args: argparse.Namespace):
+    cfg = setup(args)
+    if args.eval_only:
+        model = Trainer.build_model(cfg)
+        DetrCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        results = Trainer.test(cfg, model)
+        if comm.is_main_process():
+            verify_results(cfg, results)
+        return results
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    return trainer.train()
+
+
+if __name__ == "__main__":
+    args = default_argument_parser().parse_args()
+    with one_clear_message():
+        launch(
+            main,
+            num_processes=args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            device=load_config(args.config_file, args.opts).MODEL.DEVICE,
+            args=(args,),
+        )

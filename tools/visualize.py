@@ -1,0 +1,66 @@
+"""Write predictions beside the ground truth as pictures, and the training curves.
+
+python tools/visualize.py --config detr_compact_balloon_drawn.yaml --output pictures MODEL.WEIGHTS model_final.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from d2_detr.data.classes import dataset_classes
+from d2_detr.engine import load_config
+from d2_detr.engine.inference import load_model, predict_dataset
+from d2_detr.errors import one_clear_message
+from d2_detr.visualization.curves import read_metrics, save_curves
+from d2_detr.visualization.predictions import Comparison, Objects, save_comparisons
+
+from detectron2.data.detection_utils import read_image
+from detectron2.structures import BoxMode
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", default="", metavar="FILE")
+    parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="where to write the pictures")
+    parser.add_argument("--num", type=int, default=12, help="how many pictures of the test set (default 12)")
+    parser.add_argument("--threshold", type=float, default=0.7, help="least score that is shown (default 0.7)")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args.config_file, args.opts)
+    dataset_name = cfg.DATASETS.TEST[0]
+    class_names = dataset_classes(dataset_name)
+    comparisons = []
+    for dataset_dict, instances in predict_dataset(cfg, load_model(cfg), dataset_name, args.num):
+        path = Path(dataset_dict["file_name"])
+        comparison = Comparison(
+            path.name,
+            read_image(str(path), "RGB"),
+            truth(dataset_dict["annotations"]),
+            Objects(
+                instances.pred_boxes.tensor.numpy(), instances.pred_classes.numpy(), instances.scores.numpy()
+            ).above(args.threshold),
+        )
+        save_comparisons([comparison], class_names, args.output / f"{path.stem}.png")
+        comparisons.append(comparison)
+    save_comparisons(comparisons, class_names, args.output / "overview.png", columns=3)
+    metrics = Path(cfg.OUTPUT_DIR) / "metrics.json"
+    if metrics.is_file():
+        save_curves(read_metrics(metrics), args.output / "curves.png")
+    print(f"{len(comparisons)} pictures of {dataset_name} in {args.output}, all of them in {args.output}/overview.png")
+
+
+def truth(annotations: list[dict]) -> Objects:
+    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+    return Objects(np.array(boxes).reshape(-1, 4), np.array([a["category_id"] for a in annotations], dtype=int))
+
+
+if __name__ == "__main__":
+    with one_clear_message():
+        main()
