@@ -1,0 +1,34 @@
+"""A changed key that nothing reads is a training that silently differs from what its config says."""
+
+import logging
+
+from .config import CfgNode, flatten, get_cfg
+
+logger = logging.getLogger(__name__)
+
+_READ = {
+    "": "VERSION OUTPUT_DIR SEED CUDNN_BENCHMARK FLOAT32_PRECISION VIS_PERIOD",
+    "MODEL.": "META_ARCHITECTURE DEVICE WEIGHTS PIXEL_MEAN PIXEL_STD MASK_ON",
+    "MODEL.BACKBONE.": "NAME FREEZE_AT",
+    "MODEL.RESNETS.": "DEPTH NORM OUT_FEATURES RES5_DILATION STRIDE_IN_1X1",
+    "INPUT.": "FORMAT MIN_SIZE_TRAIN MIN_SIZE_TRAIN_SAMPLING MAX_SIZE_TRAIN MIN_SIZE_TEST MAX_SIZE_TEST "
+    "RANDOM_FLIP MASK_FORMAT CROP.ENABLED CROP.TYPE CROP.SIZE",
+    "DATASETS.": "TRAIN TEST",
+    "DATALOADER.": "NUM_WORKERS ASPECT_RATIO_GROUPING FILTER_EMPTY_ANNOTATIONS "
+    "SAMPLER_TRAIN REPEAT_THRESHOLD REPEAT_SQRT",
+    "SOLVER.": "MAX_ITER IMS_PER_BATCH REFERENCE_WORLD_SIZE CHECKPOINT_PERIOD AMP.ENABLED MOMENTUM NESTEROV "
+    "BASE_LR BIAS_LR_FACTOR WEIGHT_DECAY WEIGHT_DECAY_NORM WEIGHT_DECAY_BIAS "
+    "LR_SCHEDULER_NAME BASE_LR_END GAMMA STEPS NUM_DECAYS RESCALE_INTERVAL WARMUP_FACTOR WARMUP_ITERS WARMUP_METHOD",
+    "SOLVER.CLIP_GRADIENTS.": "ENABLED CLIP_TYPE CLIP_VALUE NORM_TYPE",
+    "TEST.": "EVAL_PERIOD EXPECTED_RESULTS DETECTIONS_PER_IMAGE PRECISE_BN.ENABLED",
+}
+READ_KEYS = frozenset(prefix + key for prefix, keys in _READ.items() for key in keys.split())
+"""The keys that this subset or d2_detr reads."""
+
+
+def warn_unread(cfg: CfgNode) -> None:
+    """Warn about every key of Detectron2 that has a new value and no reader; keys that others added are theirs."""
+    defaults = dict(flatten(get_cfg()))
+    changed = {key for key, value in flatten(cfg) if key in defaults and value != defaults[key]}
+    if unread := sorted(changed - READ_KEYS):
+        logger.warning(f"These config keys are set, but nothing here reads them: {', '.join(unread)}")

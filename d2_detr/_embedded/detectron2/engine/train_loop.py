@@ -1,0 +1,246 @@
+"""The training loop: a trainer runs `run_step` from iteration to iteration and calls its hooks around it."""
+
+import logging
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any, Optional
+
+import numpy as np
+import torch
+from torch import nn
+
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage, get_event_storage
+
+__all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase"]
+
+logger = logging.getLogger(__name__)
+
+
+class HookBase:
+    """What to do around training and around each iteration; `self.trainer` is set on registration.
+
+    `before_step` should take no time worth measuring; work belongs in `after_step`. A hook with state that must
+    survive a resume returns it from `state_dict` and defines `load_state_dict`.
+    """
+
+    trainer: Optional["TrainerBase"] = None
+
+    def before_train(self) -> None: ...
+    def before_step(self) -> None: ...
+    def after_backward(self) -> None: ...
+    def after_step(self) -> None: ...
+    def after_train(self) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+
+class TrainerBase:
+    """The loop alone: iterations `start_iter` to `max_iter - 1`, with hooks and an `EventStorage` as `storage`."""
+
+    max_iter: int
+    storage: EventStorage
+
+    def __init__(self) -> None:
+        self._hooks: list[HookBase] = []
+        self.iter = self.start_iter = 0
+
+    def register_hooks(self, hooks: Iterable[HookBase | None]) -> None:
+        """Append hooks, to be called in this order; None is skipped."""
+        for hook in hooks:
+            if hook is not None:
+                hook.trainer = weakref.proxy(self)  # the trainer owns its hooks, not the other way round
+                self._hooks.append(hook)
+
+    def train(self, start_iter: int, max_iter: int) -> None:
+        self.start_iter, self.max_iter = start_iter, max_iter
+        self.iter = start_iter
+        logger.info(f"Starting training from iteration {start_iter}")
+        with EventStorage(start_iter) as self.storage:
+            try:
+                self._loop()
+            except Exception:
+                logger.exception(f"Training failed at iteration {self.iter}")
+                raise
+            finally:
+                self.after_train()
+
+    def _loop(self) -> None:
+        self.before_train()
+        for iteration in range(self.start_iter, self.max_iter):
+            self.iter = iteration
+            self.before_step()
+            self.run_step()
+            self.after_step()
+        self.iter += 1  # beyond the last one: after_train sees that none has failed
+
+    def before_train(self) -> None:
+        for hook in self._hooks:
+            hook.before_train()
+
+    def before_step(self) -> None:
+        self.storage.iter = self.iter
+        for hook in self._hooks:
+            hook.before_step()
+
+    def run_step(self) -> None:
+        raise NotImplementedError("a trainer must define run_step()")
+
+    def after_backward(self) -> None:
+        for hook in self._hooks:
+            hook.after_backward()
+
+    def after_step(self) -> None:
+        for hook in self._hooks:
+            hook.after_step()
+
+    def after_train(self) -> None:
+        self.storage.iter = self.iter
+        for hook in self._hooks:
+            hook.after_train()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last finished iteration and the hooks' states by class name (of several of one class, the first)."""
+        hooks: dict[str, dict] = {}
+        for hook in self._hooks:
+            if state := hook.state_dict():
+                hooks.setdefault(type(hook).__qualname__, state)
+        return {"iteration": self.iter, "hooks": hooks} if hooks else {"iteration": self.iter}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        self.iter = state_dict["iteration"]
+        for name, state in state_dict.get("hooks", {}).items():
+            hook = next((hook for hook in self._hooks if type(hook).__qualname__ == name), None)
+            if hook is None:
+                logger.warning(f"The checkpoint holds the state of a hook that is not in use: {name}")
+            else:
+                hook.load_state_dict(state)
+
+
+class SimpleTrainer(TrainerBase):
+    """One model, one loader, one optimizer: forward, backward, step.
+
+    `model` maps a batch to a dict of losses, of which the sum is minimised, or to one loss. Metrics are gathered from
+    all processes every `gather_metric_period` iterations.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Iterable,
+        optimizer: torch.optim.Optimizer,
+        gather_metric_period: int = 1,
+        zero_grad_before_forward: bool = False,
+    ):
+        super().__init__()
+        self.model = model.train()
+        self.data_loader = data_loader
+        self.optimizer = optimizer
+        self.gather_metric_period = gather_metric_period
+        self.zero_grad_before_forward = zero_grad_before_forward
+
+    def run_step(self) -> None:
+        assert self.model.training, f"[{type(self).__name__}] the model is in eval mode"
+        data, data_time = self._load()
+        if self.zero_grad_before_forward:
+            self.optimizer.zero_grad()
+        loss_dict = self._forward(data)
+        if not self.zero_grad_before_forward:
+            self.optimizer.zero_grad()
+        self._backward(sum(loss_dict.values()))
+        self.after_backward()
+        self._write_metrics(loss_dict, data_time)
+        self._update()
+
+    @cached_property
+    def _data_loader_iter(self) -> Iterator:
+        return iter(self.data_loader)
+
+    def _load(self) -> tuple[Any, float]:
+        """The next batch, and the seconds spent waiting for it."""
+        start = time.perf_counter()
+        return next(self._data_loader_iter), time.perf_counter() - start
+
+    def _forward(self, data: Any) -> dict[str, torch.Tensor]:
+        losses = self.model(data)
+        return {"total_loss": losses} if isinstance(losses, torch.Tensor) else losses
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        loss.backward()
+
+    def _update(self) -> None:
+        self.optimizer.step()
+
+    def _write_metrics(self, loss_dict: Mapping[str, torch.Tensor], data_time: float, prefix: str = "") -> None:
+        if (self.iter + 1) % self.gather_metric_period == 0:
+            self.write_metrics(loss_dict, data_time, self.iter, prefix)
+
+    @staticmethod
+    def write_metrics(loss_dict: Mapping[str, torch.Tensor], data_time: float, cur_iter: int, prefix: str = "") -> None:
+        """Store the losses averaged over the processes, their sum as `total_loss`, and the longest `data_time` (s)."""
+        storage = get_event_storage()
+        storage.put_scalar("rank_data_time", data_time, cur_iter=cur_iter)
+        own = {name: loss.item() for name, loss in loss_dict.items()}
+        per_process = comm.gather({**own, "data_time": data_time})
+        if not comm.is_main_process():
+            return
+
+        slowest = max(metrics.pop("data_time") for metrics in per_process)
+        storage.put_scalar("data_time", slowest, cur_iter=cur_iter)
+        losses = {name: np.mean([metrics[name] for metrics in per_process]) for name in per_process[0]}
+        total = sum(losses.values())
+        if not np.isfinite(total):
+            raise FloatingPointError(f"The loss is not finite at iteration {cur_iter}: {losses}")
+        storage.put_scalar(f"{prefix}total_loss", total, cur_iter=cur_iter)
+        if len(losses) > 1:
+            storage.put_scalars(cur_iter=cur_iter, **losses)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.optimizer.load_state_dict(state_dict["optimizer"])
+
+
+class AMPTrainer(SimpleTrainer):
+    """`SimpleTrainer` with CUDA's automatic mixed precision in `precision`, and scaled gradients."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Iterable,
+        optimizer: torch.optim.Optimizer,
+        gather_metric_period: int = 1,
+        zero_grad_before_forward: bool = False,
+        grad_scaler: torch.amp.GradScaler | None = None,
+        precision: torch.dtype = torch.float16,
+    ):
+        super().__init__(model, data_loader, optimizer, gather_metric_period, zero_grad_before_forward)
+        self.grad_scaler = grad_scaler or torch.amp.GradScaler("cuda")
+        self.precision = precision
+
+    def run_step(self) -> None:
+        assert torch.cuda.is_available(), "[AMPTrainer] SOLVER.AMP needs CUDA"
+        super().run_step()
+
+    def _forward(self, data: Any) -> dict[str, torch.Tensor]:
+        with torch.autocast("cuda", dtype=self.precision):
+            return super()._forward(data)
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        self.grad_scaler.scale(loss).backward()
+
+    def _update(self) -> None:
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.grad_scaler.load_state_dict(state_dict["grad_scaler"])

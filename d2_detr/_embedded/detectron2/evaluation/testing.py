@@ -1,0 +1,47 @@
+"""What becomes of evaluation results: {task: {metric: value}}."""
+
+import logging
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from detectron2.config import CfgNode
+
+logger = logging.getLogger(__name__)
+
+
+def print_csv_format(results: Mapping[str, Any]) -> None:
+    """Log the metrics for pasting into a spreadsheet, without those of single categories ("AP-person")."""
+    for task, metrics in results.items():
+        if not isinstance(metrics, Mapping):
+            logger.info(f"copypaste: {task}={metrics}")
+            continue
+        overall = {name: value for name, value in metrics.items() if "-" not in name}
+        logger.info(f"copypaste: Task: {task}")
+        logger.info(f"copypaste: {','.join(overall)}")
+        logger.info(f"copypaste: {','.join(f'{value:.4f}' for value in overall.values())}")
+
+
+def verify_results(cfg: CfgNode, results: Mapping[str, Mapping[str, float]]) -> bool:
+    """Exit with status 1 if a result is not as TEST.EXPECTED_RESULTS, [[task, metric, value, tolerance], ...], says."""
+    expected_results = cfg.TEST.EXPECTED_RESULTS
+    for task, metric, expected, tolerance in expected_results:
+        actual = results[task].get(metric, math.nan)
+        if not abs(actual - expected) <= tolerance:  # NaN fails, too
+            logger.error(f"{task} {metric} is {actual}, expected {expected} +- {tolerance}. All results: {results}")
+            sys.exit(1)
+    if expected_results:
+        logger.info("The results are as expected")
+    return True
+
+
+def flatten_results_dict(results: Mapping[str, Any]) -> dict[str, Any]:
+    """{"bbox": {"AP": 42.0}} as {"bbox/AP": 42.0}, to any depth."""
+    flat = {}
+    for key, value in results.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}/{inner}": leaf for inner, leaf in flatten_results_dict(value).items()}
+        else:
+            flat[key] = value
+    return flat

@@ -1,0 +1,52 @@
+from typing import Any
+
+import torch
+
+
+class ImageList:
+    """Images of different sizes in one `tensor` (B, ..., H, W), padded on the right and at the bottom."""
+
+    def __init__(self, tensor: torch.Tensor, image_sizes: list[tuple[int, int]]):
+        """`image_sizes`: (height, width) of each image before the padding."""
+        self.tensor = tensor
+        self.image_sizes = image_sizes
+
+    @staticmethod
+    def from_tensors(
+        tensors: list[torch.Tensor],
+        size_divisibility: int = 0,
+        pad_value: float = 0.0,
+        padding_constraints: dict[str, int] | None = None,
+    ) -> "ImageList":
+        """Pad images (..., Hi, Wi) to a common size, as the backbone's properties of the same names demand."""
+        assert len(tensors) > 0, "ImageList.from_tensors needs at least one image"
+        first = tensors[0]
+        assert all(t.shape[:-2] == first.shape[:-2] for t in tensors), f"channels differ: {[t.shape for t in tensors]}"
+
+        image_sizes = [(image.shape[-2], image.shape[-1]) for image in tensors]
+        sides = [max(lengths) for lengths in zip(*image_sizes, strict=True)]
+        constraints = padding_constraints or {}
+        if constraints.get("square_size", 0) > 0:
+            sides = [constraints["square_size"]] * 2
+        divisor = max(1, constraints.get("size_divisibility", size_divisibility))
+        sides = [-(-side // divisor) * divisor for side in sides]
+
+        batch = first.new_full((len(tensors), *first.shape[:-2], *sides), pad_value)
+        for i, (height, width) in enumerate(image_sizes):
+            batch[i, ..., :height, :width] = tensors[i]
+        return ImageList(batch, image_sizes)
+
+    def __len__(self) -> int:
+        return len(self.image_sizes)
+
+    def __getitem__(self, idx: int) -> torch.Tensor:
+        """One image without its padding, (..., Hi, Wi)."""
+        height, width = self.image_sizes[idx]
+        return self.tensor[idx, ..., :height, :width]
+
+    def to(self, *args: Any, **kwargs: Any) -> "ImageList":
+        return ImageList(self.tensor.to(*args, **kwargs), self.image_sizes)
+
+    @property
+    def device(self) -> torch.device:
+        return self.tensor.device

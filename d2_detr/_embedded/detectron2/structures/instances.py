@@ -1,0 +1,103 @@
+import itertools
+from typing import Any, NoReturn
+
+import torch
+
+
+class Instances:
+    """The objects of one image: fields of equal length, e.g. `gt_boxes` or `scores`, read and set as attributes.
+
+    Indexing (an int, a slice, a tensor of indices or bool) applies to all fields. Names with `_` are no fields.
+    """
+
+    def __init__(self, image_size: tuple[int, int], **kwargs: Any):
+        """`image_size` is (height, width); `kwargs` are fields."""
+        self._image_size = image_size
+        self._fields: dict[str, Any] = {}
+        for name, value in kwargs.items():
+            self.set(name, value)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width)"""
+        return self._image_size
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            super().__setattr__(name, value)
+        else:
+            self.set(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        fields = self.__dict__.get("_fields", {})  # not there yet while unpickling
+        if name not in fields:
+            raise AttributeError(f"Instances has no field {name!r}; it has {list(fields)}")
+        return fields[name]
+
+    def set(self, name: str, value: Any) -> None:
+        length = len(value)
+        assert not self._fields or length == len(self), f"Field {name!r} has length {length}, the others {len(self)}"
+        self._fields[name] = value
+
+    def has(self, name: str) -> bool:
+        return name in self._fields
+
+    def remove(self, name: str) -> None:
+        del self._fields[name]
+
+    def get(self, name: str) -> Any:
+        return self._fields[name]
+
+    def get_fields(self) -> dict[str, Any]:
+        """The fields themselves, not a copy."""
+        return self._fields
+
+    def to(self, *args: Any, **kwargs: Any) -> "Instances":
+        """Call `to` on every field that has it."""
+        moved = {name: v.to(*args, **kwargs) if hasattr(v, "to") else v for name, v in self._fields.items()}
+        return Instances(self._image_size, **moved)
+
+    def __getitem__(self, item: int | slice | torch.Tensor) -> "Instances":
+        """An int gives Instances of length 1."""
+        if type(item) is int:
+            if not -len(self) <= item < len(self):
+                raise IndexError(f"Index {item} is out of range for {len(self)} instances")
+            item = slice(item, None, len(self))
+        return Instances(self._image_size, **{name: value[item] for name, value in self._fields.items()})
+
+    def __len__(self) -> int:
+        for value in self._fields.values():
+            return len(value)
+        raise NotImplementedError("Instances without fields have no length")
+
+    def __iter__(self) -> NoReturn:
+        raise NotImplementedError("Instances cannot be iterated; index them, or iterate over a field")
+
+    @staticmethod
+    def cat(instance_lists: list["Instances"]) -> "Instances":
+        """Join instances of one image that have the same fields: tensors, lists, and types with a `cat`."""
+        assert len(instance_lists) > 0, "Instances.cat needs at least one Instances"
+        assert all(isinstance(i, Instances) for i in instance_lists), "Instances.cat takes a list of Instances"
+        first = instance_lists[0]
+        if len(instance_lists) == 1:
+            return first
+        sizes = [i.image_size for i in instance_lists]
+        assert all(size == first.image_size for size in sizes), f"Instances.cat got different image sizes: {sizes}"
+        fields = {name: _cat_field([i.get(name) for i in instance_lists]) for name in first.get_fields()}
+        return Instances(first.image_size, **fields)
+
+    def __repr__(self) -> str:
+        height, width = self._image_size
+        fields = ", ".join(f"{name}: {value}" for name, value in self._fields.items())
+        return f"Instances(num_instances={len(self)}, image_height={height}, image_width={width}, fields=[{fields}])"
+
+
+def _cat_field(values: list[Any]) -> Any:
+    first = values[0]
+    if isinstance(first, torch.Tensor):
+        return torch.cat(values)
+    if isinstance(first, list):
+        return list(itertools.chain.from_iterable(values))
+    if hasattr(type(first), "cat"):
+        return type(first).cat(values)
+    raise ValueError(f"Instances.cat does not know how to join fields of {type(first)}")

@@ -1,0 +1,141 @@
+import os
+
+import pytest
+import torch
+from iopath.common.file_io import PathHandler, PathManager
+from torch import nn
+
+import d2_detr  # noqa: F401  (settles which detectron2 answers)
+
+import detectron2
+from detectron2.checkpoint import DetectionCheckpointer, PeriodicCheckpointer
+
+embedded_only = pytest.mark.skipif("embedded" not in detectron2.__version__, reason="a promise of the embedded part")
+
+
+def linear(value: float) -> nn.Linear:
+    model = nn.Linear(2, 1)
+    nn.init.constant_(model.weight, value)
+    nn.init.constant_(model.bias, value)
+    return model
+
+
+def is_filled_with(model, value):
+    return all(bool((param == value).all()) for param in model.parameters())
+
+
+def test_file_holds_the_model_each_checkpointable_and_the_extra_values(tmp_path):
+    model = linear(1.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    DetectionCheckpointer(model, str(tmp_path), optimizer=optimizer).save("model_0000099", iteration=99)
+
+    assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_0000099.pth"]
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000099.pth"
+    content = torch.load(tmp_path / "model_0000099.pth", weights_only=True)
+    assert list(content) == ["model", "optimizer", "iteration"]
+    assert list(content["model"]) == ["weight", "bias"]
+    assert content["iteration"] == 99
+
+
+def test_resume_restores_everything_and_load_only_the_weights(tmp_path):
+    model = linear(1.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    DetectionCheckpointer(model, str(tmp_path), optimizer=optimizer).save("first", iteration=7)
+
+    for resume, lr in [(True, 0.5), (False, 9.0)]:
+        model = linear(0.0)
+        optimizer = torch.optim.SGD(model.parameters(), lr=9.0)
+        checkpointer = DetectionCheckpointer(model, str(tmp_path), optimizer=optimizer)
+        rest = checkpointer.resume_or_load(str(tmp_path / "first.pth"), resume=resume)
+        assert is_filled_with(model, 1.0)
+        assert optimizer.param_groups[0]["lr"] == lr
+        assert rest["iteration"] == 7
+
+
+def test_periodic_checkpoints_are_numbered_by_the_iteration_done_last(tmp_path):
+    checkpointer = PeriodicCheckpointer(DetectionCheckpointer(linear(1.0), str(tmp_path)), period=2, max_iter=5)
+    for iteration in range(5):
+        checkpointer.step(iteration)
+    files = ["last_checkpoint", "model_0000001.pth", "model_0000003.pth", "model_final.pth"]
+    assert sorted(os.listdir(tmp_path)) == files
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_a_bare_state_dict_is_a_model(tmp_path):
+    torch.save(linear(1.0).state_dict(), tmp_path / "bare.pth")
+    model = linear(0.0)
+    DetectionCheckpointer(model).load(str(tmp_path / "bare.pth"))
+    assert is_filled_with(model, 1.0)
+
+
+def test_no_path_loads_nothing():
+    model = linear(1.0)
+    assert DetectionCheckpointer(model).load("") == {}
+    assert is_filled_with(model, 1.0)
+
+
+def test_without_a_folder_or_save_to_disk_nothing_is_written(tmp_path):
+    DetectionCheckpointer(linear(1.0)).save("a")
+    DetectionCheckpointer(linear(1.0), str(tmp_path), save_to_disk=False).save("a")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_parameter_of_another_shape_is_skipped_with_a_warning(tmp_path, caplog):
+    torch.save({"model": {"weight": torch.ones(3, 2), "bias": torch.ones(1)}}, tmp_path / "a.pth")
+    model = linear(0.0)
+    DetectionCheckpointer(model).load(str(tmp_path / "a.pth"))
+    assert model.bias.item() == 1
+    assert bool((model.weight == 0).all())
+    assert "weight" in caplog.text
+
+
+def test_missing_normaliser_buffers_are_not_reported(tmp_path, caplog):
+    torch.save({"model": {"weight": torch.ones(1, 2)}}, tmp_path / "a.pth")
+    model = linear(0.0)
+    model.register_buffer("pixel_mean", torch.zeros(3))
+    DetectionCheckpointer(model).load(str(tmp_path / "a.pth"))
+    assert "bias" in caplog.text
+    assert "pixel_mean" not in caplog.text
+
+
+def test_addresses_are_resolved_by_the_path_manager(tmp_path):
+    class Handler(PathHandler):
+        def _get_supported_prefixes(self):
+            return ["here://"]
+
+        def _get_local_path(self, path, **kwargs):
+            return str(tmp_path / path.removeprefix("here://"))
+
+    torch.save({"model": linear(1.0).state_dict()}, tmp_path / "a.pth")
+    model = linear(0.0)
+    checkpointer = DetectionCheckpointer(model)
+    checkpointer.path_manager = PathManager()
+    checkpointer.path_manager.register_handler(Handler())
+    checkpointer.load("here://a.pth")
+    assert is_filled_with(model, 1.0)
+
+
+def test_an_unknown_query_is_refused(tmp_path):
+    torch.save(linear(1.0).state_dict(), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="query"):
+        DetectionCheckpointer(linear(0.0)).load(f"{tmp_path}/a.pth?speed=fast")
+
+
+@embedded_only
+@pytest.mark.parametrize("name", ["a.pkl", "a.pth?matching_heuristics=True"])
+def test_what_is_out_of_scope_says_how_to_get_it(tmp_path, name):
+    torch.save(linear(1.0).state_dict(), tmp_path / name.partition("?")[0])
+    with pytest.raises(NotImplementedError, match="install the real Detectron2"):
+        DetectionCheckpointer(linear(0.0)).load(f"{tmp_path}/{name}")
+
+
+@embedded_only
+def test_a_failed_save_leaves_the_last_checkpoint_whole(tmp_path):
+    model = linear(1.0)
+    checkpointer = DetectionCheckpointer(model, str(tmp_path))
+    checkpointer.save("model")
+    with pytest.raises(Exception, match="pickle"):
+        checkpointer.save("model", extra=lambda: None)
+    nn.init.constant_(model.weight, 0.0)
+    checkpointer.resume_or_load("")
+    assert is_filled_with(model, 1.0)

@@ -1,0 +1,207 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from detectron2.config import CfgNode, configurable, get_cfg
+
+DEFAULTS = Path(__file__).parents[2] / "d2_detr/_embedded/detectron2/config/defaults.yaml"
+
+
+class TupleLoader(yaml.SafeLoader):
+    pass
+
+
+TupleLoader.add_constructor("!tuple", lambda loader, node: tuple(loader.construct_sequence(node, deep=True)))
+
+
+@pytest.fixture
+def cfg():
+    return get_cfg()
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="config.yaml"):
+        path = tmp_path / name
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def leaves(node, prefix=""):
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def test_defaults_yaml_holds_every_key_with_value_and_type(cfg):
+    recorded = dict(leaves(yaml.load(DEFAULTS.read_text(), TupleLoader)))
+    actual = dict(leaves(cfg))
+    assert recorded == actual
+    assert {key: type(value) for key, value in recorded.items()} == {key: type(value) for key, value in actual.items()}
+
+
+def test_get_cfg_returns_independent_copies(cfg):
+    cfg.MODEL.PIXEL_MEAN.append(1.0)
+    cfg.SOLVER.MAX_ITER = 7
+    assert len(get_cfg().MODEL.PIXEL_MEAN) == 3
+    assert get_cfg().SOLVER.MAX_ITER == 40000
+
+
+def test_file_overrides_its_base_and_keeps_types(cfg, write):
+    write("VERSION: 2\nSOLVER: {MAX_ITER: 10, BASE_LR: 0.5}\nDATASETS: {TRAIN: [a, b]}", "base.yaml")
+    cfg.merge_from_file(write("_BASE_: base.yaml\nSOLVER: {MAX_ITER: 20}"))
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR) == (20, 0.5)
+    assert cfg.DATASETS.TRAIN == ("a", "b")
+    assert cfg.SOLVER.MOMENTUM == 0.9
+
+
+def test_file_without_version_is_read_as_the_latest(cfg, write):
+    cfg.merge_from_file(write("SEED: 3"))
+    assert (cfg.SEED, cfg.VERSION) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "text, error",
+    [
+        pytest.param("VERSION: 2\nSOLVER: {MAX_ITR: 1}", KeyError, id="unknown key"),
+        pytest.param("VERSION: 2\nSOLVER: {MAX_ITER: many}", ValueError, id="wrong type"),
+        pytest.param("VERSION: 3", AssertionError, id="newer version"),
+    ],
+)
+def test_wrong_file_is_refused(cfg, write, text, error):
+    with pytest.raises(error):
+        cfg.merge_from_file(write(text))
+
+
+def test_absent_file_is_refused_by_name(cfg):
+    with pytest.raises(AssertionError, match=r"nowhere\.yaml"):
+        cfg.merge_from_file("nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    "key, text, value",
+    [
+        ("SOLVER.MAX_ITER", "5", 5),
+        ("SOLVER.BASE_LR", "1e-4", 0.0001),
+        ("SOLVER.STEPS", "(1, 2)", (1, 2)),
+        ("INPUT.MIN_SIZE_TRAIN", "[400, 500]", (400, 500)),
+        ("MODEL.WEIGHTS", "a/b.pth", "a/b.pth"),
+        ("MODEL.MASK_ON", "True", True),
+        ("SOLVER.WEIGHT_DECAY_BIAS", "0.1", 0.1),
+    ],
+)
+def test_list_values_are_parsed(cfg, key, text, value):
+    cfg.merge_from_list([key, text])
+    assert dict(leaves(cfg))[key] == value
+
+
+@pytest.mark.parametrize(
+    "values, error",
+    [
+        pytest.param(["SOLVER.MAX_ITR", "1"], AssertionError, id="unknown key"),
+        pytest.param(["SOLVER.MAX_ITER"], AssertionError, id="odd length"),
+        pytest.param(["SOLVER.MAX_ITER", "0.5"], ValueError, id="wrong type"),
+    ],
+)
+def test_wrong_list_is_refused(cfg, values, error):
+    with pytest.raises(error, match=r"SOLVER\.MAX_IT"):
+        cfg.merge_from_list(values)
+
+
+def test_dump_and_load_give_the_same_config(cfg, write):
+    cfg.merge_from_list(["SOLVER.STEPS", "(3, 4)", "OUTPUT_DIR", "there"])
+    loaded = get_cfg()
+    loaded.merge_from_file(write(cfg.dump()))
+    assert yaml.safe_load(loaded.dump()) == yaml.safe_load(cfg.dump())
+    assert loaded.SOLVER.STEPS == (3, 4)
+
+
+def test_frozen_config_refuses_changes_until_defrosted(cfg):
+    cfg.freeze()
+    with pytest.raises(AttributeError):
+        cfg.SOLVER.MAX_ITER = 1
+    cfg.defrost()
+    cfg.SOLVER.MAX_ITER = 1
+    assert cfg.SOLVER.MAX_ITER == 1
+
+
+def test_new_keys_and_nodes_can_be_added(cfg):
+    cfg.MODEL.MINE = CfgNode({"A": 1})
+    cfg.merge_from_list(["MODEL.MINE.A", "2"])
+    assert cfg.MODEL.MINE.A == 2
+
+
+class Model:
+    @configurable
+    def __init__(self, a, *, b=2, shape=None):
+        """Model's doc"""
+        self.values = (a, b, shape)
+
+    @classmethod
+    def from_config(cls, cfg, shape=None):
+        return {"a": cfg.SOLVER.MAX_ITER, "shape": shape}
+
+
+class Greedy(Model):
+    @classmethod
+    def from_config(cls, cfg, **kwargs):
+        return {"a": len(kwargs), "b": 5}
+
+
+@configurable(from_config=lambda cfg, c: {"a": cfg.SEED, "b": c})
+def function(a, b=2, d=4):
+    return a, b, d
+
+
+@pytest.mark.parametrize(
+    "build, values",
+    [
+        pytest.param(lambda cfg: Model(1).values, (1, 2, None), id="arguments"),
+        pytest.param(lambda cfg: Model(cfg).values, (40000, 2, None), id="cfg"),
+        pytest.param(lambda cfg: Model(cfg=cfg).values, (40000, 2, None), id="cfg by name"),
+        pytest.param(lambda cfg: Model(cfg, "s").values, (40000, 2, "s"), id="argument of from_config"),
+        pytest.param(lambda cfg: Model(cfg, b=3, a=0).values, (0, 3, None), id="explicit wins"),
+        pytest.param(lambda cfg: Greedy(cfg, b=3, shape=1).values, (2, 5, None), id="from_config takes all"),
+        pytest.param(lambda cfg: function(1), (1, 2, 4), id="function, arguments"),
+        pytest.param(lambda cfg: function(cfg, c=7), (-1, 7, 4), id="function, cfg"),
+        pytest.param(lambda cfg: function(cfg, c=7, d=8), (-1, 7, 8), id="function, explicit wins"),
+    ],
+)
+def test_configurable_translates(cfg, build, values):
+    assert build(cfg) == values
+
+
+def test_configurable_keeps_the_wrapped_doc_and_the_functions_from_config():
+    assert Model.__init__.__doc__ == "Model's doc"
+    assert callable(function.from_config)
+
+
+class NoFromConfig:
+    @configurable
+    def __init__(self, a):
+        pass
+
+
+class NoClassmethod(NoFromConfig):
+    def from_config(self, cfg):
+        return {}
+
+
+class WrongFirstName(NoFromConfig):
+    @classmethod
+    def from_config(cls, config):
+        return {}
+
+
+@pytest.mark.parametrize(
+    "cls, argument, error",
+    [(NoFromConfig, 1, AttributeError), (NoClassmethod, 1, TypeError), (WrongFirstName, get_cfg(), TypeError)],
+)
+def test_configurable_refuses_a_wrong_from_config(cls, argument, error):
+    with pytest.raises(error):
+        cls(argument)

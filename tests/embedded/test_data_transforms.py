@@ -1,0 +1,162 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import d2_detr  # noqa: F401  (settles which detectron2 answers)
+
+from detectron2.data import transforms as T
+
+
+def picture(*shape, dtype=np.uint8):
+    return (np.random.RandomState(0).rand(*shape) * 255).astype(dtype)
+
+
+@pytest.mark.parametrize("interp", [None, Image.NEAREST, Image.BILINEAR, Image.BICUBIC])
+@pytest.mark.parametrize("shape", [(6, 9), (6, 9, 3)])
+def test_uint8_is_resized_by_pillow(shape, interp):
+    img = picture(*shape)
+    expected = Image.fromarray(img).resize((5, 13), Image.BILINEAR if interp is None else interp)
+    assert np.array_equal(T.ResizeTransform(6, 9, 13, 5, interp).apply_image(img), np.asarray(expected))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_floats_are_resized_by_torch_without_antialiasing(dtype):
+    img = picture(8, 6, 3, dtype=dtype)
+    chw = torch.from_numpy(img).permute(2, 0, 1)
+    expected = F.interpolate(chw[None], (4, 3), mode="bilinear", align_corners=False)[0].permute(1, 2, 0).numpy()
+    resized = T.ResizeTransform(8, 6, 4, 3).apply_image(img)
+    assert np.array_equal(resized, expected) and resized.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+def test_resizing_keeps_channels_type_and_mirrored_arrays(dtype, channels):
+    img = picture(6, 9, *channels, dtype=dtype)[:, ::-1]
+    resized = T.ResizeTransform(6, 9, 12, 18).apply_image(img)
+    assert resized.shape == (12, 18, *channels) and resized.dtype == dtype
+    assert np.array_equal(resized, T.ResizeTransform(6, 9, 12, 18).apply_image(img.copy()))
+
+
+def test_labels_are_resized_to_labels():
+    labels = np.array([[0, 7], [7, 0]], dtype=np.uint8)
+    assert (
+        T.ResizeTransform(2, 2, 4, 4).apply_segmentation(labels).tolist() == labels.repeat(2, 0).repeat(2, 1).tolist()
+    )
+
+
+def test_boxes_and_points_are_scaled_by_the_ratio_of_the_sizes_and_back():
+    resize = T.ResizeTransform(10, 20, 5, 60)
+    assert resize.apply_box(np.array([[1.0, 2, 3, 4]])).tolist() == [[3, 1, 9, 2]]
+    assert resize.apply_coords(np.array([[1.0, 2.0]])).tolist() == [[3, 1]]
+    assert resize.inverse().apply_box(np.array([[3.0, 1, 9, 2]])).tolist() == [[1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    "size_hw, short, longest, expected",
+    [
+        ((480, 640), 800, 1333, (800, 1067)),  # 640 * 800 / 480 = 1066.7
+        ((640, 480), 800, 1333, (1067, 800)),
+        ((300, 900), 800, 1333, (444, 1333)),  # 2400 is too long: 800 * 1333 / 2400 = 444.3
+        ((100, 100), 50, 1333, (50, 50)),
+        ((3, 4), 2, 100, (2, 3)),  # 2.67
+        ((4, 5), 2, 100, (2, 3)),  # 2.5 is rounded up
+    ],
+)
+def test_shortest_edge_sets_the_size_unless_the_longest_gets_too_long(size_hw, short, longest, expected):
+    assert T.ResizeShortestEdge.get_output_shape(*size_hw, short, longest) == expected
+    resize = T.ResizeShortestEdge([short], longest, "choice").get_transform(np.zeros(size_hw))
+    assert (resize.new_h, resize.new_w) == expected
+
+
+@given(st.tuples(st.integers(1, 2000), st.integers(1, 2000)), st.integers(1, 900), st.integers(1, 1500))
+def test_no_edge_exceeds_the_longest(size_hw, short, longest):
+    assert max(T.ResizeShortestEdge.get_output_shape(*size_hw, short, longest)) <= longest
+
+
+def test_one_random_number_decides_a_flip_and_one_a_size():
+    img = np.zeros((10, 20))
+    np.random.seed(0)  # uniform: .549, .715, .603, .545
+    flips = [T.RandomFlip(0.6).get_transform(img) for _ in range(4)]
+    assert [type(f) for f in flips] == [T.HFlipTransform, T.NoOpTransform, T.NoOpTransform, T.HFlipTransform]
+    for style, draw in (("choice", np.random.choice), ("range", lambda lengths: np.random.randint(5, 10))):
+        np.random.seed(0)
+        expected = [draw([5, 9]) for _ in range(5)]
+        np.random.seed(0)
+        resize = T.ResizeShortestEdge([5, 9], sample_style=style)
+        assert [resize.get_transform(img).new_h for _ in range(5)] == expected
+
+
+def test_a_range_includes_both_ends():
+    resize = T.ResizeShortestEdge((5, 6))
+    assert {resize.get_transform(np.zeros((10, 20))).new_h for _ in range(50)} == {5, 6}
+
+
+def test_length_zero_leaves_the_image():
+    assert isinstance(T.ResizeShortestEdge(0).get_transform(np.zeros((1, 1))), T.NoOpTransform)
+
+
+@pytest.mark.parametrize(
+    "flip, corner", [(T.RandomFlip(1.0), (0, -1)), (T.RandomFlip(1.0, horizontal=False, vertical=True), (-1, 0))]
+)
+def test_flips_mirror_the_side_they_name(flip, corner):
+    img, tfms = T.apply_augmentations([flip], picture(4, 6))
+    assert img[0, 0] == picture(4, 6)[corner] and isinstance(tfms, T.TransformList)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: T.RandomFlip(horizontal=True, vertical=True),
+        lambda: T.RandomFlip(horizontal=False),
+        lambda: T.ResizeShortestEdge([1, 2, 3], sample_style="range"),
+        lambda: T.ResizeShortestEdge([1, 2], sample_style="typo"),
+    ],
+)
+def test_contradictory_arguments_are_refused(build):
+    with pytest.raises((ValueError, AssertionError)):
+        build()
+
+
+def test_image_boxes_and_labels_are_transformed_together():
+    aug_input = T.AugInput(picture(4, 6, 3), boxes=np.array([[0.0, 0, 1, 2]]), sem_seg=picture(4, 6))
+    tfms = T.AugmentationList([T.Resize((8, 12)), T.HFlipTransform(12)])(aug_input)
+    assert aug_input.image.shape == (8, 12, 3) and aug_input.sem_seg.shape == (8, 12)
+    assert aug_input.boxes.tolist() == [[10, 0, 12, 4]]
+    assert tfms.apply_box(np.array([[0.0, 0, 1, 2]])).tolist() == [[10, 0, 12, 4]]
+
+
+def test_augmentations_see_what_they_ask_for_after_those_before_them():
+    class Spy(T.Augmentation):
+        def get_transform(self, image, boxes):
+            self.seen = (image.shape, boxes.tolist())
+            return T.NoOpTransform()
+
+    spy = Spy()
+    T.AugInput(picture(4, 6), boxes=np.array([[1.0, 1, 2, 2]])).apply_augmentations([T.Resize(8), spy])
+    assert spy.seen == ((8, 8), [[8 / 6, 2, 16 / 6, 4]])
+
+
+def test_an_augmentation_that_asks_for_what_there_is_not_fails():
+    class Curious(T.Augmentation):
+        def get_transform(self, image, depth):
+            return T.NoOpTransform()
+
+    with pytest.raises(AttributeError, match="depth"):
+        T.apply_augmentations([Curious()], picture(4, 6))
+
+
+def test_repr_shows_the_arguments_that_are_not_defaults():
+    flip = T.RandomFlip(prob=0.25)
+    assert repr(flip) == "RandomFlip(prob=0.25)" and repr(T.RandomFlip()) == "RandomFlip()"
+    resize = T.ResizeShortestEdge([480, 512], 1333, "choice")
+    expected = "ResizeShortestEdge(short_edge_length=[480, 512], max_size=1333, sample_style='choice')"
+    assert repr(resize) == expected
+    assert repr(T.AugmentationList([flip, resize])) == f"AugmentationList[{flip}, {resize}]"
+
+
+def test_the_older_names_still_work():
+    assert T.apply_transform_gens is T.apply_augmentations and T.TransformGen is T.Augmentation

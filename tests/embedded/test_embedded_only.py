@@ -1,0 +1,106 @@
+"""What only the embedded detectron2 does: say what it lacks, suggest keys, warn about keys that nothing reads."""
+
+import importlib
+import logging
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import detectron2
+from detectron2.config import get_cfg
+
+PROJECT = Path(__file__).parents[2] / "d2_detr"
+HINT = "install the real Detectron2 (see the README of d2_detr, 'Real Detectron2')"
+
+pytestmark = pytest.mark.skipif("embedded" not in detectron2.__version__, reason="the real Detectron2 answers")
+
+
+@pytest.mark.parametrize(
+    "statement, feature",
+    [
+        ("import detectron2.model_zoo", "detectron2.model_zoo"),
+        ("from detectron2 import model_zoo", "detectron2.model_zoo"),
+        ("import detectron2.projects.point_rend", "detectron2.projects"),
+        ("from detectron2.modeling import FPN", "detectron2.modeling.FPN"),
+        ("from detectron2.utils.visualizer import Visualizer", "detectron2.utils.visualizer"),
+        ("from detectron2.utils.registry import locate", "detectron2.utils.registry.locate"),
+        ("from detectron2.structures import Keypoints", "detectron2.structures.Keypoints"),
+        ("import detectron2.config as c; c.LazyConfig", "detectron2.config.LazyConfig"),
+    ],
+)
+def test_missing_name_is_an_import_error_that_names_it_and_the_remedy(statement, feature):
+    with pytest.raises(ImportError) as error:
+        exec(statement)
+    assert f" {feature};" in str(error.value)
+    assert str(error.value).endswith(HINT)
+
+
+def test_missing_module_is_module_not_found():
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("detectron2.model_zoo")
+
+
+def test_private_names_stay_attribute_errors_and_submodules_importable():
+    assert not hasattr(detectron2, "__wrapped__")
+    assert not hasattr(detectron2.config, "_private")
+    for name in [name for name in sys.modules if name.startswith("detectron2.utils")]:
+        assert importlib.import_module(name) is sys.modules[name]
+    from detectron2.utils import comm
+
+    assert comm.get_world_size() == 1
+
+
+@pytest.mark.parametrize("text", ["VERSION: 1", "VERSION: 0", "MODEL: {WEIGHT: x}", "TEST: {AUG_ON: true}"])
+def test_config_of_version_1_is_refused(tmp_path, text):
+    (tmp_path / "old.yaml").write_text(text)
+    with pytest.raises(NotImplementedError, match=re.escape(HINT)):
+        get_cfg().merge_from_file(str(tmp_path / "old.yaml"))
+
+
+def test_unknown_key_suggests_its_neighbours(tmp_path):
+    with pytest.raises(AssertionError, match=r"SOLVER.MAX_ITR \(did you mean SOLVER.MAX_ITER"):
+        get_cfg().merge_from_list(["SOLVER.MAX_ITR", "1"])
+    (tmp_path / "typo.yaml").write_text("VERSION: 2\nMODEL: {DEVISE: cpu}")
+    with pytest.raises(KeyError, match=r"MODEL.DEVISE \(did you mean MODEL.DEVICE"):
+        get_cfg().merge_from_file(str(tmp_path / "typo.yaml"))
+    with pytest.raises(AssertionError, match=r"^Non-existent key: QQQQ$"):
+        get_cfg().merge_from_list(["QQQQ", "1"])
+
+
+@pytest.mark.parametrize(
+    "changes, warned",
+    [
+        pytest.param([], [], id="defaults"),
+        pytest.param(["SOLVER.MAX_ITER", 5, "OUTPUT_DIR", "x"], [], id="read keys"),
+        pytest.param(
+            ["MODEL.RPN.LOSS_WEIGHT", 2.0, "SEED", 1, "MODEL.FPN.NORM", "BN"],
+            ["MODEL.FPN.NORM, MODEL.RPN.LOSS_WEIGHT"],
+            id="unread keys",
+        ),
+        pytest.param(["MODEL.MINE", 5], [], id="added key"),
+    ],
+)
+def test_changed_keys_that_nothing_reads_are_warned_about(caplog, changes, warned):
+    from detectron2.config.unread import warn_unread
+
+    cfg = get_cfg()
+    cfg.MODEL.MINE = 1
+    cfg.merge_from_list(changes)
+    with caplog.at_level(logging.WARNING, "detectron2.config.unread"):
+        warn_unread(cfg)
+    assert [message.rpartition(": ")[2] for message in caplog.messages] == warned
+
+
+def test_every_key_that_the_code_reads_is_listed():
+    from detectron2.config.config import flatten
+    from detectron2.config.unread import READ_KEYS
+
+    known = set(dict(flatten(get_cfg())))
+    assert known >= READ_KEYS
+    code = "\n".join(path.read_text() for path in PROJECT.rglob("*.py"))  # the plugin's and the embedded
+    read = set(re.findall(r"\bcfg\.([A-Z][A-Z0-9_]*(?:\.[A-Z][A-Z0-9_]*)*)", code))
+    read |= {f"SOLVER.{key}" for key in re.findall(r"\bsolver\.([A-Z][A-Z0-9_.]*[A-Z0-9])", code)}
+    assert len(read) > 20
+    assert read & known <= READ_KEYS

@@ -1,0 +1,570 @@
+import argparse
+import itertools
+import json
+import logging
+import math
+import os
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import d2_detr  # noqa: F401  (settles which detectron2 answers)
+
+import detectron2
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import get_cfg
+from detectron2.data import MetadataCatalog
+from detectron2.engine import (
+    AMPTrainer,
+    DefaultPredictor,
+    DefaultTrainer,
+    HookBase,
+    SimpleTrainer,
+    TrainerBase,
+    create_ddp_model,
+    default_argument_parser,
+    default_setup,
+    hooks,
+    launch,
+)
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, JSONWriter
+
+embedded_only = pytest.mark.skipif("embedded" not in detectron2.__version__, reason="a promise of the embedded part")
+
+
+@META_ARCH_REGISTRY.register()
+class EngineTestModel(nn.Module):
+    """Learns one number; in evaluation it returns its inputs."""
+
+    def __init__(self, cfg=None):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, data):
+        if not self.training:
+            return data
+        return {"loss_a": self.weight * data, "loss_b": 2 * self.weight**2}
+
+
+def simple_trainer(data=1.0, lr=0.1, **kwargs):
+    model = EngineTestModel()
+    return SimpleTrainer(model, itertools.repeat(data), torch.optim.SGD(model.parameters(), lr=lr), **kwargs)
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_found():
+    """A trainer sets up loggers that other tests should not inherit."""
+    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore")]
+    found = [(logger.level, logger.propagate, logger.handlers[:]) for logger in loggers]
+    yield
+    for logger, (level, propagate, handlers) in zip(loggers, found, strict=True):
+        logger.setLevel(level)
+        logger.propagate, logger.handlers = propagate, handlers
+
+
+# the loop
+
+
+class Recorder(HookBase):
+    def __init__(self, calls):
+        self.calls = calls
+
+    def before_train(self):
+        self.calls.append(("before_train", self.trainer.iter, self.trainer.storage.iter))
+
+    def before_step(self):
+        self.calls.append(("before_step", self.trainer.iter, self.trainer.storage.iter))
+
+    def after_backward(self):
+        self.calls.append(("after_backward", self.trainer.iter, self.trainer.storage.iter))
+
+    def after_step(self):
+        self.calls.append(("after_step", self.trainer.iter, self.trainer.storage.iter))
+
+    def after_train(self):
+        self.calls.append(("after_train", self.trainer.iter, self.trainer.storage.iter))
+
+
+def test_hooks_are_called_around_training_and_each_iteration():
+    calls = []
+    trainer = simple_trainer()
+    trainer.register_hooks([None, Recorder(calls)])
+    trainer.train(5, 7)
+    steps = [(moment, i, i) for i in (5, 6) for moment in ("before_step", "after_backward", "after_step")]
+    assert calls == [("before_train", 5, 5), *steps, ("after_train", 7, 7)]
+
+
+def test_a_failure_is_raised_after_the_hooks_have_seen_its_iteration():
+    class Fails(TrainerBase):
+        def run_step(self):
+            if self.iter == 1:
+                raise RuntimeError("broken")
+
+    calls = []
+    trainer = Fails()
+    trainer.register_hooks([Recorder(calls)])
+    with pytest.raises(RuntimeError, match="broken"):
+        trainer.train(0, 5)
+    assert calls[-1] == ("after_train", 1, 1)
+    assert [moment for moment, *_ in calls].count("after_step") == 1
+
+
+def test_state_holds_the_iteration_and_the_hooks_that_have_a_state(caplog):
+    class Counts(HookBase):
+        count = 3
+
+        def state_dict(self):
+            return {"count": self.count}
+
+        def load_state_dict(self, state_dict):
+            self.count = state_dict["count"]
+
+    trainer, name = TrainerBase(), Counts.__qualname__
+    assert trainer.state_dict() == {"iteration": 0}
+    counts = Counts()
+    trainer.register_hooks([Recorder([]), counts])
+    assert trainer.state_dict() == {"iteration": 0, "hooks": {name: {"count": 3}}}
+    trainer.load_state_dict({"iteration": 9, "hooks": {name: {"count": 8}, "Gone": {}}})
+    assert (trainer.iter, counts.count) == (9, 8)
+    assert "Gone" in caplog.text
+
+
+# the step
+
+
+@pytest.mark.parametrize("zero_grad_before_forward", [False, True])
+def test_step_follows_the_gradient_of_the_summed_losses(zero_grad_before_forward):
+    trainer = simple_trainer(zero_grad_before_forward=zero_grad_before_forward)
+    trainer.train(0, 2)
+    # d/dw (w + 2 w^2) = 1 + 4 w: 1 -> 1 - 0.1 * 5 = 0.5 -> 0.5 - 0.1 * 3 = 0.2
+    assert trainer.model.weight.item() == pytest.approx(0.2)
+
+
+def test_total_loss_is_the_sum_and_each_loss_is_stored():
+    trainer = simple_trainer()
+    trainer.train(0, 1)
+    latest = trainer.storage.latest()
+    assert list(latest) == ["rank_data_time", "data_time", "total_loss", "loss_a", "loss_b"]
+    assert [latest[name] for name in ("total_loss", "loss_a", "loss_b")] == [(3.0, 0), (1.0, 0), (2.0, 0)]
+
+
+def test_losses_are_averaged_over_the_processes_and_the_slowest_loader_counts(monkeypatch):
+    def gather(own):
+        return [{**own, "data_time": 2.0}, {**own, "data_time": 5.0, "loss_a": 3.0}]
+
+    monkeypatch.setattr(comm, "gather", gather)
+    trainer = simple_trainer()
+    trainer.train(0, 1)
+    latest = {name: value for name, (value, _) in trainer.storage.latest().items()}
+    assert (latest["loss_a"], latest["loss_b"], latest["total_loss"], latest["data_time"]) == (2.0, 2.0, 4.0, 5.0)
+
+
+def test_a_model_may_return_one_loss():
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = SimpleTrainer(model, itertools.repeat(torch.ones(1)), optimizer)
+    trainer.train(0, 1)
+    assert list(trainer.storage.latest()) == ["rank_data_time", "data_time", "total_loss"]
+
+
+def test_metrics_are_gathered_every_period():
+    trainer = simple_trainer(gather_metric_period=3)
+    trainer.train(0, 7)
+    assert [i for _, i in trainer.storage.history("total_loss").values()] == [2, 5]
+
+
+def test_a_loss_that_is_not_finite_ends_the_training():
+    with pytest.raises(FloatingPointError, match="iteration"):
+        simple_trainer(data=math.nan).train(0, 1)
+
+
+def test_a_model_in_eval_mode_is_refused():
+    trainer = simple_trainer()
+    trainer.model.eval()
+    with pytest.raises(AssertionError, match="eval mode"):
+        trainer.train(0, 1)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without CUDA")
+def test_amp_needs_cuda():
+    model = EngineTestModel()
+    trainer = AMPTrainer(model, itertools.repeat(1.0), torch.optim.SGD(model.parameters(), lr=0.1))
+    assert set(trainer.state_dict()) == {"iteration", "optimizer", "grad_scaler"}
+    with pytest.raises(AssertionError, match="CUDA"):
+        trainer.train(0, 1)
+
+
+# hooks
+
+
+def test_callbacks_get_the_trainer():
+    calls = []
+    moments = ("before_train", "before_step", "after_step", "after_train")
+    trainer = simple_trainer()
+    trainer.register_hooks(
+        [hooks.CallbackHook(**{m: lambda t, m=m: calls.append((m, t.iter)) for m in moments}), hooks.CallbackHook()]
+    )
+    trainer.train(0, 1)
+    assert calls == [("before_train", 0), ("before_step", 0), ("after_step", 0), ("after_train", 1)]
+
+
+def test_time_is_stored_after_the_warmup_and_summed_up(caplog):
+    caplog.set_level("INFO", logger="detectron2")
+    trainer = simple_trainer()
+    trainer.register_hooks([hooks.IterationTimer(warmup_iter=3)])
+    trainer.train(10, 15)
+    assert [i for _, i in trainer.storage.history("time").values()] == [12, 13, 14]
+    assert "Overall training speed: 3 iterations in 0:00:00" in caplog.text
+    assert "Total training time: 0:00:00 (0:00:00 on hooks)" in caplog.text
+
+
+def test_writers_write_every_period_after_the_last_iteration_and_before_they_are_closed():
+    class Writer(EventWriter):
+        events = []  # noqa: RUF012
+
+        def write(self):
+            self.events.append(trainer.storage.iter)
+
+        def close(self):
+            self.events.append("close")
+
+    trainer = simple_trainer()
+    trainer.register_hooks([hooks.PeriodicWriter([Writer()], period=2)])
+    trainer.train(0, 5)
+    assert Writer.events == [1, 3, 4, 5, "close"]
+
+
+@pytest.mark.parametrize(
+    ("total", "period", "evaluated_at"), [(4, 2, [1, 4]), (5, 2, [1, 3, 5]), (2, 0, [2]), (0, 2, [1])]
+)
+def test_evaluation_runs_every_period_and_after_the_last_iteration(total, period, evaluated_at):
+    trainer = simple_trainer()
+    evaluate = hooks.EvalHook(period, lambda: {"bbox": {"AP": 30.0, "AP50": 50.0}})
+    trainer.register_hooks([evaluate])
+    trainer.train(0, total)
+    assert [i for _, i in trainer.storage.history("bbox/AP").values()] == evaluated_at
+    assert trainer.storage.latest()["bbox/AP50"][0] == 50.0
+
+
+def test_evaluation_is_not_run_after_a_failure():
+    def fail(trainer):
+        raise RuntimeError("broken")
+
+    calls = []
+    trainer = simple_trainer()
+    trainer.register_hooks([hooks.CallbackHook(after_step=fail), hooks.EvalHook(0, lambda: calls.append(1))])
+    with pytest.raises(RuntimeError, match="broken"):
+        trainer.train(0, 3)
+    assert calls == []
+
+
+def test_an_evaluation_must_return_numbers():
+    trainer = simple_trainer()
+    trainer.register_hooks([hooks.EvalHook(0, lambda: {"bbox": {"AP": "high"}})])
+    with pytest.raises(ValueError, match=r"bbox/AP.*high"):
+        trainer.train(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "metrics", "saved_at", "best"),
+    [
+        ("max", [3.0, 4.0, 3.5, 5.0], [0, 1, 4], 5.0),
+        ("min", [3.0, 4.0, 2.0, 2.0], [0, 2], 2.0),
+        ("max", [math.nan, 1.0, math.nan, 0.5], [1], 1.0),
+    ],
+)
+def test_best_checkpoint_is_saved_when_the_metric_is_better_than_ever(tmp_path, mode, metrics, saved_at, best):
+    saved, values = [], iter(metrics)
+    trainer = simple_trainer()
+    checkpointer = DetectionCheckpointer(trainer.model, str(tmp_path))
+    checkpointer.save = lambda name, **kwargs: saved.append((name, kwargs))
+    best_checkpointer = hooks.BestCheckpointer(1, checkpointer, "AP", mode=mode)
+    trainer.register_hooks([hooks.EvalHook(1, lambda: {"AP": next(values)}), best_checkpointer])
+    trainer.train(0, len(metrics))
+    assert saved == [("model_best", {"iteration": i}) for i in saved_at]
+    assert best_checkpointer.best_metric == best
+
+
+def test_best_checkpoint_warns_about_a_metric_that_nobody_stores(tmp_path, caplog):
+    trainer = simple_trainer()
+    trainer.register_hooks([hooks.BestCheckpointer(0, DetectionCheckpointer(trainer.model, str(tmp_path)), "AP")])
+    trainer.train(0, 1)
+    assert "AP" in caplog.text
+    assert os.listdir(tmp_path) == []
+
+
+def test_lr_is_stored_before_the_schedule_steps():
+    from fvcore.common.param_scheduler import LinearParamScheduler
+
+    trainer = simple_trainer()
+    trainer.register_hooks([hooks.LRScheduler(scheduler=LinearParamScheduler(1.0, 0.0))])
+    trainer.optimizer.param_groups[0]["initial_lr"] = 0.1
+    trainer.train(0, 4)
+    assert [lr for lr, _ in trainer.storage.history("lr").values()] == pytest.approx([0.1, 0.075, 0.05, 0.025])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rates", "expected"),
+    [([1, 3, 3], [1, 2, 3], 1), ([1, 1, 1], [1, 2, 2], 1), ([2], [1], 0)],
+    ids=["largest", "most-common", "only"],
+)
+def test_lr_stands_for_the_largest_group_or_the_most_common_rate(sizes, rates, expected):
+    groups = [
+        {"params": [nn.Parameter(torch.zeros(1)) for _ in range(size)], "lr": lr}
+        for size, lr in zip(sizes, rates, strict=True)
+    ]
+    assert hooks.LRScheduler.get_best_param_group_id(torch.optim.SGD(groups)) == expected
+
+
+# a training from a config
+
+
+class Trainer(DefaultTrainer):
+    @classmethod
+    def build_train_loader(cls, cfg):
+        return itertools.repeat(1.0)
+
+    def build_writers(self):
+        return [JSONWriter(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"))]
+
+    @classmethod
+    def test(cls, cfg, model, evaluators=None):
+        return {"toy": {"weight": model.weight.item()}}
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    cfg = get_cfg()
+    cfg.MODEL.META_ARCHITECTURE = "EngineTestModel"
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.OUTPUT_DIR = str(tmp_path)
+    cfg.SOLVER.BASE_LR = 0.01
+    cfg.SOLVER.WARMUP_ITERS = 10
+    cfg.SOLVER.STEPS = (30,)
+    cfg.SOLVER.MAX_ITER = 45
+    cfg.SOLVER.CHECKPOINT_PERIOD = 20
+    cfg.TEST.EVAL_PERIOD = 20
+    return cfg
+
+
+def test_default_hooks_and_their_order(cfg):
+    names = [type(hook).__name__ for hook in Trainer(cfg).build_hooks()]
+    expected = ["IterationTimer", "LRScheduler", "NoneType", "PeriodicCheckpointer", "EvalHook", "PeriodicWriter"]
+    assert names == expected
+
+
+def test_default_training_writes_metrics_and_checkpoints(cfg, tmp_path):
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+
+    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [19, 39, 44, 45]
+    losses = {"total_loss", "loss_a", "loss_b"}
+    times = {"time", "data_time", "rank_data_time"}
+    assert set(lines[0]) == {"iteration", "lr", "toy/weight"} | losses | times
+    assert set(lines[2]) == {"iteration", "lr"} | losses | times
+    assert set(lines[3]) == {"iteration", "toy/weight"}
+    assert [line["lr"] for line in lines[:3]] == pytest.approx([0.01, 0.001, 0.001])
+
+    files = {"model_0000019.pth", "model_0000039.pth", "model_final.pth", "last_checkpoint", "metrics.json"}
+    assert set(os.listdir(tmp_path)) == files
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_checkpoint_content(cfg, tmp_path):
+    cfg.SOLVER.MAX_ITER = 20
+    cfg.SOLVER.STEPS = ()
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    content = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert list(content) == ["model", "trainer", "iteration"]
+    assert list(content["model"]) == ["weight"]
+    assert content["iteration"] == 19
+    state = content["trainer"]
+    assert state["iteration"] == 19
+    assert state["hooks"] == {"LRScheduler": {"base_lrs": [0.01], "last_epoch": 20}}
+    assert list(state["_trainer"]) == ["iteration", "optimizer"]
+    assert state["_trainer"]["iteration"] == 19
+    (group,) = state["_trainer"]["optimizer"]["param_groups"]
+    assert group["lr"] == group["initial_lr"] == 0.01
+    assert set(state["_trainer"]["optimizer"]["state"][0]) == {"momentum_buffer"}
+
+
+def test_an_interrupted_training_ends_where_the_uninterrupted_does(cfg, tmp_path):
+    whole = Trainer(cfg)
+    whole.resume_or_load(resume=False)
+    whole.train()
+
+    (tmp_path / "last_checkpoint").write_text("model_0000019.pth")
+    resumed = Trainer(cfg)
+    resumed.resume_or_load(resume=True)
+    assert resumed.start_iter == 20
+    assert resumed.scheduler.last_epoch == 20
+    resumed.train()
+    assert resumed.model.weight.item() == whole.model.weight.item()
+    assert resumed.optimizer.state_dict() == whole.optimizer.state_dict()
+
+
+def test_without_resume_only_the_weights_are_loaded(cfg, tmp_path):
+    torch.save({"model": {"weight": torch.tensor(7.0)}, "iteration": 99}, tmp_path / "weights.pth")
+    cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    assert (trainer.model.weight.item(), trainer.start_iter) == (7.0, 0)
+
+
+def test_trainer_s_model_loader_and_optimizer_are_those_of_the_inner_trainer(cfg):
+    trainer = Trainer(cfg)
+    for name in ("model", "data_loader", "optimizer"):
+        assert getattr(trainer, name) is getattr(trainer._trainer, name)
+    trainer.model = EngineTestModel()
+    assert trainer.model is trainer._trainer.model
+
+
+def test_expected_results_are_verified(cfg):
+    cfg.SOLVER.MAX_ITER = 1
+    cfg.TEST.EXPECTED_RESULTS = [["toy", "weight", 1.0, 0.2]]
+    assert set(Trainer(cfg).train()) == {"toy"}
+    cfg.TEST.EXPECTED_RESULTS = [["toy", "weight", 2.0, 0.2]]
+    with pytest.raises(SystemExit):
+        Trainer(cfg).train()
+
+
+class Count(DatasetEvaluator):
+    def reset(self):
+        self.count = 0
+
+    def process(self, inputs, outputs):
+        self.count += len(outputs)
+
+    def evaluate(self):
+        return {"toy": {"count": float(self.count)}}
+
+
+class Evaluating(DefaultTrainer):
+    @classmethod
+    def build_test_loader(cls, cfg, dataset_name):
+        return [[1, 2]] * int(dataset_name)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [(("3",), {"toy": {"count": 6.0}}), (("3", "4"), {"3": {"toy": {"count": 6.0}}, "4": {"toy": {"count": 8.0}}})],
+    ids=["one", "two"],
+)
+def test_results_are_by_dataset_unless_there_is_one(cfg, names, expected):
+    cfg.DATASETS.TEST = names
+    assert Evaluating.test(cfg, EngineTestModel(), [Count() for _ in names]) == expected
+
+
+def test_without_an_evaluator_there_are_no_results(cfg, caplog):
+    cfg.DATASETS.TEST = ("3",)
+    assert Evaluating.test(cfg, EngineTestModel()) == {}
+    assert "build_evaluator" in caplog.text
+
+
+def test_each_dataset_needs_its_evaluator(cfg):
+    cfg.DATASETS.TEST = ("3", "4")
+    with pytest.raises(AssertionError, match="2"):
+        Evaluating.test(cfg, EngineTestModel(), Count())
+
+
+@pytest.mark.parametrize(("reference", "frozen"), [(8, True), (8, False), (0, True), (16, True)])
+def test_config_for_8_processes_is_scaled_to_16(reference, frozen):
+    cfg = get_cfg()
+    cfg.SOLVER.REFERENCE_WORLD_SIZE = reference
+    cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR = 16, 0.1
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS = 5000, (4000, 4501), 99
+    cfg.SOLVER.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD = 1000, 500
+    if frozen:
+        cfg.freeze()
+    scaled = DefaultTrainer.auto_scale_workers(cfg, 16)
+    if reference != 8:
+        assert scaled is cfg
+        return
+    solver = scaled.SOLVER
+    assert (solver.REFERENCE_WORLD_SIZE, solver.IMS_PER_BATCH, solver.BASE_LR) == (16, 32, 0.2)
+    assert (solver.MAX_ITER, solver.STEPS, solver.WARMUP_ITERS) == (2500, (2000, 2250), 50)
+    assert (solver.CHECKPOINT_PERIOD, scaled.TEST.EVAL_PERIOD) == (500, 250)
+    assert scaled.is_frozen() is frozen
+    assert cfg.SOLVER.MAX_ITER == 5000
+
+
+@embedded_only
+def test_precise_bn_says_how_to_get_it(cfg):
+    cfg.TEST.PRECISE_BN.ENABLED = True
+    with pytest.raises(NotImplementedError, match=r"PRECISE_BN.*install the real Detectron2"):
+        Trainer(cfg)
+
+
+# the rest of a script
+
+
+def test_command_line():
+    parser = default_argument_parser()
+    args = vars(parser.parse_args([]))
+    assert args.pop("dist_url").startswith("tcp://127.0.0.1:")
+    assert args == {
+        "config_file": "",
+        "resume": False,
+        "eval_only": False,
+        "num_gpus": 1,
+        "num_machines": 1,
+        "machine_rank": 0,
+        "opts": [],
+    }
+    assert parser.parse_args(["--resume", "SOLVER.BASE_LR", "0.1"]).opts == ["SOLVER.BASE_LR", "0.1"]
+
+
+def test_setup_records_the_config_and_seeds(cfg, tmp_path):
+    cfg.SEED = 7
+    cfg.CUDNN_BENCHMARK = True
+    benchmark = torch.backends.cudnn.benchmark
+    try:
+        default_setup(cfg, argparse.Namespace(config_file="", eval_only=False))
+        assert torch.backends.cudnn.benchmark is True
+        default_setup(cfg, {})
+    finally:
+        torch.backends.cudnn.benchmark = benchmark
+    assert torch.initial_seed() == 7
+    loaded = get_cfg()
+    loaded.merge_from_file(str(tmp_path / "config.yaml"))
+    assert loaded.SOLVER == cfg.SOLVER
+    assert loaded.MODEL.META_ARCHITECTURE == "EngineTestModel"
+    log = (tmp_path / "log.txt").read_text()
+    assert "Rank of current process: 0. World size: 1" in log
+    assert "EngineTestModel" in log
+
+
+@pytest.mark.parametrize("channels", ["BGR", "RGB"])
+def test_predictor_resizes_a_bgr_image_and_keeps_its_size(cfg, channels):
+    MetadataCatalog.get("engine_test").thing_classes = ["toy"]
+    cfg.DATASETS.TEST = ("engine_test",)
+    cfg.INPUT.FORMAT = channels
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = 20, 30
+    predictor = DefaultPredictor(cfg)
+    assert predictor.metadata.thing_classes == ["toy"]
+
+    image = np.zeros((10, 30, 3), dtype=np.uint8)
+    image[..., 0] = 255  # blue
+    output = predictor(image)
+    assert (output["height"], output["width"]) == (10, 30)
+    assert output["image"].dtype == torch.float32
+    assert output["image"].shape == (3, 10, 30)
+    blue = 0 if channels == "BGR" else 2
+    assert [bool(plane.any()) for plane in output["image"]] == [i == blue for i in range(3)]
+
+
+def test_one_process_is_the_caller_and_needs_no_distributed_model():
+    calls = []
+    launch(lambda *args: calls.append(args), 1, args=(1, 2))
+    assert calls == [(1, 2)]
+    model = EngineTestModel()
+    assert create_ddp_model(model, broadcast_buffers=False) is model

@@ -1,0 +1,299 @@
+import json
+import logging
+import os
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import TORCH_VERSION, seed_all_rng
+from detectron2.utils.events import (
+    CommonMetricPrinter,
+    EventStorage,
+    EventWriter,
+    JSONWriter,
+    TensorboardXWriter,
+    get_event_storage,
+    has_event_storage,
+)
+from detectron2.utils.file_io import PathHandler, PathManager
+from detectron2.utils.logger import create_small_table, log_every_n, log_every_n_seconds, log_first_n, setup_logger
+from detectron2.utils.registry import Registry
+from detectron2.utils.serialize import PicklableWrapper
+
+# --- comm
+
+
+def test_one_process_is_its_own_world():
+    assert (comm.get_world_size(), comm.get_rank(), comm.get_local_size(), comm.get_local_rank()) == (1, 0, 1, 0)
+    assert comm.is_main_process()
+    assert comm.all_gather("x") == comm.gather("x") == ["x"]
+    losses = {"loss": torch.tensor(1.0)}
+    assert comm.reduce_dict(losses) is losses
+    assert 0 <= comm.shared_random_seed() < 2**31
+    comm.synchronize()
+
+
+def test_local_group_must_be_created_first():
+    with pytest.raises(AssertionError, match="create_local_process_group"):
+        comm.get_local_process_group()
+
+
+def _one_of_two(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    comm.create_local_process_group(2)
+    comm.synchronize()
+    np.random.seed(rank)
+    losses = {"b": torch.tensor(2.0 + rank), "a": torch.tensor(4.0 * rank)}
+    losses = losses if rank else dict(reversed(losses.items()))  # ranks may fill it in different orders
+    seen = {
+        "ranks": (comm.get_rank(), comm.get_local_rank()),
+        "sizes": (comm.get_world_size(), comm.get_local_size()),
+        "main": comm.is_main_process(),
+        "all_gather": comm.all_gather({"rank": rank}),
+        "gather": comm.gather(rank),
+        "gather_to_1": comm.gather(rank, dst=1),
+        "seed": comm.shared_random_seed(),
+        "mean": {name: value.item() for name, value in comm.reduce_dict(losses).items()},
+        "sum": {name: value.item() for name, value in comm.reduce_dict(losses, average=False).items()},
+    }
+    with open(f"{folder}/{rank}.json", "w") as file:
+        json.dump(seen, file)
+    dist.destroy_process_group()
+
+
+def test_two_processes_exchange_objects_and_losses(tmp_path):
+    workers = [mp.get_context("fork").Process(target=_one_of_two, args=(rank, tmp_path)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=60)
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert (first["ranks"], second["ranks"]) == ([0, 0], [1, 1])
+    assert first["sizes"] == second["sizes"] == [2, 2]
+    assert (first["main"], second["main"]) == (True, False)
+    assert first["all_gather"] == second["all_gather"] == [{"rank": 0}, {"rank": 1}]
+    assert (first["gather"], second["gather"]) == ([0, 1], [])
+    assert (first["gather_to_1"], second["gather_to_1"]) == ([], [0, 1])
+    assert first["seed"] == second["seed"]
+    assert first["mean"] == {"a": 2.0, "b": 2.5}
+    assert first["sum"] == {"a": 4.0, "b": 5.0}
+
+
+# --- events
+
+
+def test_storage_is_found_inside_its_context_only():
+    assert not has_event_storage()
+    with EventStorage(5) as outer, EventStorage() as inner:
+        assert get_event_storage() is inner
+        assert (outer.iter, inner.iter) == (5, 0)
+    assert not has_event_storage()
+    with pytest.raises(AssertionError):
+        get_event_storage()
+
+
+def test_storage_smooths_by_iterations_where_asked():
+    storage = EventStorage()
+    for value in range(10):
+        storage.put_scalar("noisy", value)
+        storage.put_scalars(exact=value, smoothing_hint=False)
+        storage.step()
+    assert storage.iter == 10
+    assert storage.latest() == {"noisy": (9, 9), "exact": (9, 9)}
+    assert storage.latest_with_smoothing_hint(4) == {"noisy": (7.5, 9), "exact": (9, 9)}
+    assert storage.count_samples("noisy", 4) == 4
+    assert storage.smoothing_hints() == {"noisy": True, "exact": False}
+    assert storage.history("noisy").avg(2) == 8.5
+    assert set(storage.histories()) == {"noisy", "exact"}
+    with pytest.raises(KeyError, match="unheard"):
+        storage.history("unheard")
+
+
+def test_samples_are_counted_by_iteration_not_by_number():
+    storage = EventStorage()
+    for iteration in (0, 8, 9, 9, 9):
+        storage.put_scalar("x", 1.0, cur_iter=iteration)
+    assert [storage.count_samples("x", window) for window in (1, 2, 9, 10)] == [3, 4, 4, 5]
+
+
+def test_scalar_keeps_its_smoothing_hint():
+    storage = EventStorage()
+    storage.put_scalar("lr", 1, smoothing_hint=False)
+    with pytest.raises(AssertionError, match="lr"):
+        storage.put_scalar("lr", 1)
+
+
+def test_name_scope_prefixes_names():
+    storage = EventStorage()
+    with storage.name_scope("eval"):
+        storage.put_scalar("AP", 1)
+    storage.put_scalar("AP", 2)
+    assert {name: value for name, (value, _) in storage.latest().items()} == {"eval/AP": 1, "AP": 2}
+
+
+def test_json_writer_appends_each_value_once_under_its_iteration(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text('{"iteration": -1}\n')
+    writer = JSONWriter(str(path))
+    with EventStorage(7) as storage:
+        storage.put_scalar("seldom", 3)
+        storage.step()
+        storage.put_scalar("loss", 1.5)
+        storage.put_scalar("lr", 0.1, smoothing_hint=False)
+        writer.write()
+        writer.write()
+    writer.close()
+    expected = ['{"iteration": -1}', '{"iteration": 7, "seldom": 3.0}', '{"iteration": 8, "loss": 1.5, "lr": 0.1}']
+    assert path.read_text().splitlines() == expected
+
+
+def test_tensorboard_file_appears_with_the_first_write(tmp_path):
+    writer = TensorboardXWriter(str(tmp_path))
+    writer.close()
+    assert not list(tmp_path.iterdir())
+    with EventStorage() as storage:
+        storage.put_scalar("loss", 1)
+        storage.put_image("picture", torch.zeros(3, 4, 4, dtype=torch.uint8))
+        writer.write()
+        assert not storage._vis_data
+    writer.close()
+    assert [path.name.startswith("events.out.tfevents") for path in tmp_path.iterdir()] == [True]
+
+
+@pytest.mark.parametrize("max_iter, eta", [(11, " eta: 0:00:16  "), (None, " ")])
+def test_printer_shows_progress_on_one_line(caplog, max_iter, eta):
+    with EventStorage(2) as storage, caplog.at_level(logging.INFO, "detectron2.utils.events"):
+        scalars = {"loss_ce": 0.123456, "total_loss": 2, "[metric]x": 3, "time": 2, "data_time": 0.25, "other": 1}
+        storage.put_scalars(**scalars)
+        storage.put_scalar("lr", 1e-4, smoothing_hint=False)
+        CommonMetricPrinter(max_iter).write()
+    memory = f"max_mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}M" if torch.cuda.is_available() else ""
+    assert caplog.messages == [
+        f"{eta}iter: 2  loss_ce: 0.1235  total_loss: 2  [metric]x: 3  "
+        f"time: 2.0000  last_time: 2.0000  data_time: 0.2500  last_data_time: 0.2500   lr: 0.0001  {memory}"
+    ]
+
+
+def test_printer_is_silent_after_the_last_iteration(caplog):
+    with EventStorage(3), caplog.at_level(logging.INFO, "detectron2.utils.events"):
+        CommonMetricPrinter(3).write()
+    assert not caplog.messages
+
+
+def test_writers_must_say_how_to_write():
+    with pytest.raises(NotImplementedError):
+        EventWriter().write()
+
+
+# --- logger
+
+
+def test_logger_writes_a_file_per_rank_once(tmp_path, capsys):
+    for _ in range(2):
+        setup_logger(str(tmp_path), distributed_rank=1, name="embedded_rank1")
+    logger = setup_logger(str(tmp_path / "my.log"), color=False, name="embedded_main")
+    logging.getLogger("embedded_rank1.part").warning("from one")
+    logger.info("from main")
+    for handler in logger.handlers + logging.getLogger("embedded_rank1").handlers:
+        handler.flush()
+    lines = (tmp_path / "log.txt.rank1").read_text().splitlines()
+    assert len(lines) == 1 and lines[0].endswith("] embedded_rank1.part WARNING: from one")
+    assert (tmp_path / "my.log").read_text().endswith("] embedded_main INFO: from main\n")
+    assert capsys.readouterr().out.endswith("] embedded_main INFO: from main\n")
+
+
+def test_logger_abbreviates_its_name_and_marks_warnings(capsys):
+    logger = setup_logger(name="embedded_long", abbrev_name="emb")
+    logging.getLogger("embedded_long.part").info("hello")
+    logger.warning("careful")
+    out = capsys.readouterr().out
+    assert "emb.part]: " in out and "hello" in out
+    assert "WARNING" in out and not logger.propagate
+
+
+@pytest.mark.parametrize(
+    "function, arguments, count",
+    [
+        pytest.param(log_first_n, {}, 2, id="first of each line"),
+        pytest.param(log_first_n, {"n": 3}, 6, id="first three of each line"),
+        pytest.param(log_first_n, {"key": "message"}, 1, id="first of each message"),
+        pytest.param(log_first_n, {"key": ("caller", "message"), "n": 2}, 4, id="first two of line and message"),
+        pytest.param(log_every_n, {}, 10, id="every"),
+        pytest.param(log_every_n, {"n": 2}, 6, id="every second: 1st, 3rd, 5th"),
+        pytest.param(log_every_n_seconds, {"n": 100}, 2, id="not again within 100 s"),
+    ],
+)
+def test_repeated_messages_are_limited(caplog, request, function, arguments, count):
+    file = message = request.node.callspec.id  # a file of two lines that no other case shares
+    lines = compile("log(20, message, **arguments)\nlog(20, message, **arguments)", file, "exec")
+    caller = {"__name__": "embedded_caller", "log": function, "message": message, "arguments": arguments}
+    with caplog.at_level(logging.INFO, "embedded_caller"):
+        for _ in range(5):
+            exec(lines, caller)
+    assert len(caplog.records) == count
+    assert {record.name for record in caplog.records} == {"embedded_caller"}
+
+
+def test_small_table_has_the_keys_as_header():
+    assert create_small_table({"AP": 12.34567, "AP50": 1}).splitlines() == [
+        "|   AP   |  AP50  |",
+        "|:------:|:------:|",
+        "| 12.346 |   1    |",
+    ]
+
+
+# --- the rest
+
+
+def test_seed_makes_every_generator_repeat():
+    def draw():
+        seed_all_rng(5)
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    assert draw() == draw()
+    seed_all_rng()
+    assert random.random() != draw()[0]
+
+
+def test_torch_version_is_two_ints():
+    assert tuple(map(int, torch.__version__.split(".")[:2])) == TORCH_VERSION
+
+
+def test_path_manager_opens_local_files_and_takes_handlers(tmp_path):
+    class Handler(PathHandler):
+        def _get_supported_prefixes(self):
+            return ["embedded-test://"]
+
+        def _get_local_path(self, path, force=False, **kwargs):
+            return str(tmp_path / path.removeprefix("embedded-test://"))
+
+    PathManager.register_handler(Handler())
+    (tmp_path / "x").write_text("content")
+    with PathManager.open(PathManager.get_local_path("embedded-test://x")) as file:
+        assert file.read() == "content"
+
+
+def test_registry_finds_what_was_registered():
+    registry = Registry("THINGS")
+    registry.register(test_registry_finds_what_was_registered)
+    assert registry.get("test_registry_finds_what_was_registered") is test_registry_finds_what_was_registered
+    with pytest.raises(KeyError, match="nothing"):
+        registry.get("nothing")
+
+
+def test_picklable_wrapper_calls_through_and_pickles():
+    wrapped = PicklableWrapper(PicklableWrapper(os.path.basename))
+    assert wrapped("a/b") == pickle.loads(pickle.dumps(wrapped))("a/b") == "b"
+    assert wrapped.__name__ == "basename"
+
+
+def test_environment_names_the_versions():
+    info = collect_env_info()
+    assert "0.6" in info and torch.__version__ in info and np.__version__ in info
