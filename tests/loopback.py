@@ -1,0 +1,71 @@
+"""A web server on 127.0.0.1 for tests of downloads, with the faults of real ones."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `content` under every path but /missing..., and keeps the Range header of each request in `asked`."""
+
+    daemon_threads = True
+
+    def __init__(self, content: bytes):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = content
+        self.ranges = True  # answer Range requests
+        self.chunked = False  # do not say the length
+        self.most: int | None = None  # break the connection off after as many bytes
+        self.stall = False  # keep it open instead, in silence
+        self.asked: list[str | None] = []
+        self.released = threading.Event()
+
+    def url(self, file_name: str = "file.bin") -> str:
+        return f"http://127.0.0.1:{self.server_port}/{file_name}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        server, asked = self.server, self.headers.get("Range")
+        server.asked.append(asked)
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
+        if self.path.startswith("/missing"):
+            return self.send_error(404)
+        if start and start >= len(server.content):
+            return self.send_error(416)
+        body = server.content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header(*("Transfer-Encoding", "chunked") if server.chunked else ("Content-Length", str(len(body))))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        sent = body if server.most is None else body[: server.most]
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(sent), sent) if server.chunked else sent)
+        if server.chunked and server.most is None:
+            self.wfile.write(b"0\r\n\r\n")
+        if server.stall:
+            server.released.wait(10)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def serve(content: bytes) -> Iterator[Server]:
+    with Server(content) as server, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("no_proxy", "127.0.0.1")
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.released.set()
+            server.shutdown()
+            thread.join()
