@@ -6,7 +6,7 @@ installed. Where it is installed it is used; else the subset that d2_detr carrie
 
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 ROOT = Path(__file__).parent
 
@@ -25,7 +25,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     # `configs/` stands beside the package in a checkout and goes into it in a wheel.
-    packages=[*find_packages(include=["d2_detr*"]), "d2_detr.configs"],
+    packages=[*find_namespace_packages(include=["d2_detr*"]), "d2_detr.configs"],
     package_dir={"d2_detr.configs": "configs"},
     package_data={"": ["*.json", "*.yaml", "*.md"], "d2_detr.configs": ["*.yaml", "*/*.yaml"]},
     install_requires=[

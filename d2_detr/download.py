@@ -79,8 +79,9 @@ def _fetch(url: str, part: Path, timeout: float) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing is left to fetch
-            return
+        if error.code == 416 and have:  # the partial file is longer than the whole
+            part.unlink()
+            return _fetch(url, part, timeout)
         raise
     with response:
         resumed = response.status == 206

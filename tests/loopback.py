@@ -21,6 +21,7 @@ class Server(ThreadingHTTPServer):
         self.ranges = True  # answer Range requests
         self.chunked = False  # do not say the length
         self.most: int | None = None  # break the connection off after as many bytes
+        self.pause = 0.0  # seconds before the answer
         self.stall = False  # keep it open instead, in silence
         self.asked: list[str | None] = []
         self.released = threading.Event()
@@ -37,6 +38,7 @@ class Handler(BaseHTTPRequestHandler):
         server, asked = self.server, self.headers.get("Range")
         server.asked.append(asked)
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
+        server.released.wait(server.pause)
         if self.path.startswith("/missing"):
             return self.send_error(404)
         if start and start >= len(server.content):

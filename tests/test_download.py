@@ -2,6 +2,7 @@
 
 import hashlib
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -54,6 +55,7 @@ def test_a_file_that_is_there_is_not_asked_for(server, path):
 
 
 def test_callers_at_the_same_time_ask_once_and_all_get_the_file(server, path):
+    server.pause = 0.1  # time for all of them to ask
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: download(server.url(), path).read_bytes(), range(4)))
     assert results == [CONTENT] * 4 and server.asked == [None]
@@ -125,6 +127,14 @@ def test_what_arrived_before_the_end_is_kept_and_the_next_call_completes_it(serv
     server.most, server.stall = None, False
     assert download(server.url(), path, sha256_prefix=SHA256).read_bytes() == CONTENT
     assert server.asked == [None, f"bytes={HALF}-"]
+
+
+def test_a_silent_server_is_given_up_after_the_timeout_and_not_long_after(server, path):
+    server.most, server.stall = 0, True
+    start = time.monotonic()
+    with pytest.raises(ConnectionError, match="timed out"):
+        download(server.url(), path, timeout=0.1)
+    assert time.monotonic() - start < 2
 
 
 def test_a_connection_broken_off_says_how_much_arrived(server, path):

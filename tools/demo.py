@@ -38,13 +38,13 @@ def main() -> None:
 
 def summarise(name: str, output: Path, commands: list[list[str]], seconds: float) -> None:
     folder = balloon.datasets_folder() / name
-    counts = [balloon.count(folder, split) for split in balloon.SPLITS]
+    train, val = ("{} pictures with {} balloons".format(*balloon.count(folder, split)) for split in balloon.SPLITS)
     results = [line for line in read_metrics(output / "metrics.json") if "bbox/AP" in line][-1]
-    kind = "drawn pictures" if name == "balloon_drawn" else "photographs"
+    kind = "drawn" if name == "balloon_drawn" else "photographs"
     print(
         f"""
 Done in {seconds / 60:.1f} minutes.
-  data        {kind}: {counts[0][0]} with {counts[0][1]} balloons to train, {counts[1][0]} with {counts[1][1]} to validate
+  data        {kind}: {train} to train, {val} to validate
   result      AP {results["bbox/AP"]:.1f}, AP50 {results["bbox/AP50"]:.1f} (of 100) on the validation pictures
   look at     {output}/pictures/overview.png (truth and predictions), {output}/pictures/curves.png
   model       {output}/model_final.pth, its config {output}/config.yaml

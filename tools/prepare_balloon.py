@@ -8,6 +8,7 @@ python tools/prepare_balloon.py --source path/to/balloon    take them from an un
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
 from d2_detr.data import balloon
@@ -22,6 +23,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     source = parse_args().source
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     if source == "drawn":
         name = "balloon_drawn"
         balloon.prepare_drawn(balloon.datasets_folder() / name)

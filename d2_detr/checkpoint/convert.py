@@ -57,6 +57,8 @@ def detect_format(state_dict: StateDict) -> Format:
     """
     if any(name.startswith(("mask_head.", "bbox_attention.")) for name in state_dict):
         raise InputError("a segmentation checkpoint; only box checkpoints can be converted")
+    if any(name.startswith("detr.backbone.0.backbone.") for name in state_dict):
+        raise InputError("a checkpoint of the official Detectron2 wrapper; convert the native one that it came from")
     if PREFIX + "query_embed.weight" in state_dict:
         return Format.PLUGIN
     if "query_embed.weight" in state_dict:

@@ -43,4 +43,7 @@ def read_checkpoint(path: str | Path) -> dict:
         raise InputError(f"{path}: not a checkpoint, or cut short ({reason}); fetch or save it again") from error
     if not isinstance(checkpoint, dict):
         raise InputError(f"{path}: holds a {type(checkpoint).__name__}, not a checkpoint")
-    return checkpoint if "model" in checkpoint else {"model": checkpoint}
+    checkpoint = checkpoint if "model" in checkpoint else {"model": checkpoint}
+    if not isinstance(checkpoint["model"], dict):
+        raise InputError(f"{path}: model is a {type(checkpoint['model']).__name__}, not a state dict")
+    return checkpoint

@@ -48,6 +48,6 @@ def local_weights(name: str) -> Path:
 
 
 def _hash_in(file_name: str) -> str:
-    """`e632da11` of `detr-r50-e632da11.pth`, the convention of PyTorch's hub; "" if there is none."""
-    match = re.search(r"-([0-9a-f]{8,})\.\w+$", file_name)
+    """`e632da11` of `detr-r50-e632da11.pth`, the convention of PyTorch's hub; "" if there is none, or it is a date."""
+    match = re.search(r"-(?=\d*[a-f])([0-9a-f]{8,})\.\w+$", file_name)
     return match[1] if match else ""

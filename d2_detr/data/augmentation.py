@@ -50,6 +50,8 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> tuple[list[T.Augmentati
             f'INPUT.CROP.TYPE {cfg.INPUT.CROP.TYPE!r}: DETR crops by "absolute_range", SIZE being the smallest and the '
             "largest side in pixels; or set INPUT.CROP.ENABLED False"
         )
+    if len(cfg.INPUT.CROP.SIZE) != 2:
+        raise InputError(f"INPUT.CROP.SIZE {cfg.INPUT.CROP.SIZE}: expected the smallest and the largest side in pixels")
     min_size, max_size = (int(size) for size in cfg.INPUT.CROP.SIZE)
     crop = [T.ResizeShortestEdge(SIZES_BEFORE_CROP, sample_style="choice"), RandomCrop(min_size, max_size)]
     return [*flip, resize], [*flip, *crop, resize]

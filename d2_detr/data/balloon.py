@@ -63,17 +63,22 @@ def prepare_real(folder: Path, source: Path | None = None) -> None:
         source: the unpacked dataset with `train/` and `val/`; it is left as it is. None downloads it, and checks every
             file against the manifest.
     """
-    if not all((folder / split / VIA_FILE).is_file() for split in SPLITS):
-        if source is None:
-            archive = download(URL, cache_folder() / URL.rsplit("/", 1)[1])
-            try:
-                _place(partial(_unpack, archive), folder)
-            except InputError as error:
-                archive.unlink()
-                raise InputError(f"{archive}, from {URL}: {error}; the archive was removed, try again") from error
-        else:
-            _place(partial(_copy, source), folder)
+    if all((folder / split / VIA_FILE).is_file() for split in SPLITS):
+        logger.info("%s is there and is used as it is; remove it to bring it anew", folder)
+    elif source is None:
+        _download_into(folder)
+    else:
+        _place(partial(_copy, source), folder)
     convert(folder)
+
+
+def _download_into(folder: Path) -> None:
+    archive = download(URL, cache_folder() / URL.rsplit("/", 1)[1])
+    try:
+        _place(partial(_unpack, archive), folder)
+    except InputError as error:
+        archive.unlink()
+        raise InputError(f"{archive}, from {URL}: {error}; the archive was removed, try again") from error
 
 
 def convert(folder: Path) -> None:

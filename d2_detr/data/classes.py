@@ -14,6 +14,10 @@ logger = logging.getLogger(__name__)
 
 def dataset_classes(name: str) -> list[str]:
     """Names of the classes of a registered dataset, in the order of their contiguous ids."""
+    if name not in DatasetCatalog:
+        raise InputError(
+            f"dataset {name!r} is not registered; registered are {', '.join(sorted(DatasetCatalog.list()))}"
+        )
     if not hasattr(MetadataCatalog.get(name), "thing_classes"):
         DatasetCatalog.get(name)  # reading the annotations sets the metadata
     return list(MetadataCatalog.get(name).thing_classes)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
+from tqdm import tqdm
 
 from d2_detr.files import write_json
 
@@ -22,7 +23,7 @@ def draw_dataset(folder: Path, num_pictures: int, *, size: int = 128, seed: int 
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     via = {}
-    for number in range(num_pictures):
+    for number in tqdm(range(num_pictures), desc=f"Drawing {folder}", unit=" pictures"):
         path = folder / f"balloons_{number:05}.jpg"
         picture, polygons = draw_picture(rng, size)
         picture.save(path, quality=92)

@@ -1,0 +1,59 @@
+"""How long a training step and an inference take, on made-up pictures."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from d2_detr.engine.optimizer import build_optimizer
+
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+
+
+def benchmark(cfg: CfgNode, *, batch_size: int, size_hw: tuple[int, int], repeats: int) -> dict[str, float]:
+    """Median seconds of `repeats` calls after one that is not counted: `training step` and `inference` of a batch."""
+    model = build_model(cfg)
+    optimizer = build_optimizer(cfg, model)
+    batch = [made_up_picture(size_hw) for _ in range(batch_size)]
+
+    def training_step() -> None:
+        loss = sum(model(batch).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    @torch.no_grad()
+    def inference() -> None:
+        model(batch)
+
+    return {
+        "training step": _median_seconds(training_step, model.train(), repeats),
+        "inference": _median_seconds(inference, model.eval(), repeats),
+    }
+
+
+def made_up_picture(size_hw: tuple[int, int], num_objects: int = 5) -> dict:
+    """Noise of `size_hw` with a few boxes of class 0."""
+    height, width = size_hw
+    corner = torch.rand(num_objects, 2) * 0.6
+    boxes = torch.cat((corner, corner + 0.1 + 0.3 * torch.rand(num_objects, 2)), dim=1)
+    instances = Instances(size_hw)
+    instances.gt_boxes = Boxes(boxes * torch.tensor([width, height, width, height]))
+    instances.gt_classes = torch.zeros(num_objects, dtype=torch.int64)
+    return {"image": torch.randint(0, 256, (3, height, width), dtype=torch.uint8), "instances": instances}
+
+
+def _median_seconds(call: Callable[[], None], model: torch.nn.Module, repeats: int) -> float:
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        call()
+        if model.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])

@@ -1,0 +1,201 @@
+"""Saving and loading Detr: bit-exact, from every layout, and never half."""
+
+import argparse
+
+import pytest
+import torch
+import torchvision
+
+from d2_detr.checkpoint.checkpointer import DetrCheckpointer
+from d2_detr.engine import load_config
+from d2_detr.errors import InputError
+
+from detectron2.modeling import build_model
+
+
+@pytest.fixture
+def build(tiny_opts):
+    """A tiny Detr with other parameters at each call."""
+
+    def build(num_classes=1):
+        opts = [*tiny_opts, "MODEL.DETR.NUM_CLASSES", str(num_classes)]
+        return build_model(load_config("detr_compact_balloon.yaml", opts))
+
+    return build
+
+
+def copied_state(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def native_state(model):
+    return {name.removeprefix("detr."): tensor for name, tensor in model.state_dict().items()}
+
+
+def differing(a, b):
+    assert list(a) == list(b)
+    return {name for name in a if not torch.equal(a[name], b[name])}
+
+
+@pytest.fixture
+def messages(monkeypatch):
+    """What a checkpointer warns about."""
+
+    def watch(checkpointer):
+        found = []
+        monkeypatch.setattr(checkpointer.logger, "warning", lambda message, *args: found.append(str(message)))
+        return found
+
+    return watch
+
+
+def test_a_saved_model_loads_bit_exact(build, tmp_path):
+    saved, loaded = build(), build()
+    assert differing(copied_state(saved), copied_state(loaded)), "the two differ before"
+    DetrCheckpointer(saved, str(tmp_path)).save("model")
+    DetrCheckpointer(loaded).load(str(tmp_path / "model.pth"))
+    assert differing(copied_state(saved), copied_state(loaded)) == set()
+
+
+def test_only_the_parameters_of_the_network_are_saved(build, tmp_path):
+    model = build()
+    DetrCheckpointer(model, str(tmp_path)).save("model")
+    names = torch.load(tmp_path / "model.pth", weights_only=True)["model"]
+    assert all(name.startswith("detr.") for name in names)
+
+
+def test_resuming_brings_back_model_optimizer_and_values_of_the_last_checkpoint(build, tmp_path):
+    def optimizer_of(model, lr):
+        return torch.optim.AdamW(model.detr.class_embed.parameters(), lr=lr)
+
+    model = build()
+    optimizer = optimizer_of(model, lr=0.25)
+    model.detr.class_embed.weight.sum().backward()
+    optimizer.step()
+    checkpointer = DetrCheckpointer(model, str(tmp_path), optimizer=optimizer)
+    checkpointer.save("model_0000001", iteration=1)
+    checkpointer.save("model_0000002", iteration=2)
+
+    other = build()
+    other_optimizer = optimizer_of(other, lr=1.0)
+    resumed = DetrCheckpointer(other, str(tmp_path), optimizer=other_optimizer)
+    assert resumed.resume_or_load("", resume=True)["iteration"] == 2
+    assert differing(copied_state(model), copied_state(other)) == set()
+    assert other_optimizer.param_groups[0]["lr"] == 0.25
+    moments = [o.state_dict()["state"][0]["exp_avg"] for o in (optimizer, other_optimizer)]
+    assert moments[0].abs().sum() > 0 and torch.equal(*moments)
+
+
+def test_no_weights_load_nothing(build):
+    model = build()
+    before = copied_state(model)
+    assert DetrCheckpointer(model).load("") == {}
+    assert differing(before, copied_state(model)) == set()
+
+
+# ---- other layouts
+
+
+def test_a_file_of_native_detr_loads_directly(build, tmp_path):
+    native, loaded = build(), build()
+    torch.save(
+        {"model": native_state(native), "args": argparse.Namespace(lr=1e-4), "epoch": 3}, tmp_path / "native.pth"
+    )
+    DetrCheckpointer(loaded).load(str(tmp_path / "native.pth"))
+    assert differing(copied_state(native), copied_state(loaded)) == set()
+
+
+def test_the_92_rows_of_a_coco_model_fill_the_81_of_80_classes(build, tmp_path):
+    coco, loaded = build(91), build(80)
+    torch.save({"model": native_state(coco)}, tmp_path / "native.pth")
+    DetrCheckpointer(loaded).load(str(tmp_path / "native.pth"))
+    source, target = (model.state_dict()["detr.class_embed.weight"] for model in (coco, loaded))
+    assert torch.equal(target[0], source[1]), "person"
+    assert torch.equal(target[79], source[90]), "toothbrush"
+    assert torch.equal(target[80], source[91]), "no object"
+
+
+def test_imagenet_weights_load_into_the_backbone_alone(build, tmp_path):
+    torch.manual_seed(1)
+    resnet = torchvision.models.resnet18(weights=None).state_dict()
+    torch.save(resnet, tmp_path / "resnet18.pth")
+    model = build()
+    before = copied_state(model)
+    DetrCheckpointer(model).load(str(tmp_path / "resnet18.pth"))
+    after = copied_state(model)
+    prefix = "detr.backbone.0.body."
+    assert all(name.startswith(prefix) for name in differing(before, after))
+    body = {name.removeprefix(prefix): tensor for name, tensor in after.items() if name.startswith(prefix)}
+    assert len(body) > 50 and all(torch.equal(tensor, resnet[name]) for name, tensor in body.items())
+
+
+@pytest.mark.parametrize("layout", ["native", "plugin"])
+def test_a_class_head_of_another_size_is_skipped_and_named_and_the_rest_is_loaded(build, tmp_path, messages, layout):
+    saved, loaded = build(3), build(1)
+    before = copied_state(loaded)
+    state_dict = native_state(saved) if layout == "native" else saved.state_dict()
+    torch.save({"model": state_dict}, tmp_path / "model.pth")
+    checkpointer = DetrCheckpointer(loaded)
+    warnings = messages(checkpointer)
+    checkpointer.load(str(tmp_path / "model.pth"))
+
+    head = {"detr.class_embed.weight", "detr.class_embed.bias"}
+    after = copied_state(loaded)
+    assert differing(copied_state(saved) | {name: before[name] for name in head}, after) == set()
+    for name in head:
+        assert any(name in warning and "(4" in warning and "(2" in warning for warning in warnings), warnings
+
+
+# ---- mistakes and interruptions
+
+
+@pytest.mark.parametrize("name", ["missing.pth", "folder"])
+def test_a_missing_file_is_named(build, tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(FileNotFoundError, match=f"{name}: no such checkpoint"):
+        DetrCheckpointer(build()).load(str(tmp_path / name))
+
+
+def test_after_a_load_that_failed_the_next_one_works(build, tmp_path):
+    saved, loaded = build(), build()
+    DetrCheckpointer(saved, str(tmp_path)).save("model")
+    (tmp_path / "bad.pth").write_bytes(b"bad")
+    checkpointer = DetrCheckpointer(loaded)
+    before = copied_state(loaded)
+    with pytest.raises(InputError, match=r"bad\.pth"):
+        checkpointer.load(str(tmp_path / "bad.pth"))
+    assert differing(before, copied_state(loaded)) == set()
+    checkpointer.load(str(tmp_path / "model.pth"))
+    assert differing(copied_state(saved), copied_state(loaded)) == set()
+
+
+def test_a_file_that_is_not_of_detr_is_an_error(build, tmp_path):
+    torch.save({"model": {"linear.weight": torch.zeros(2)}}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"not a checkpoint of DETR.*linear\.weight"):
+        DetrCheckpointer(build()).load(str(tmp_path / "other.pth"))
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()], ids=["disk_full", "interrupted"])
+def test_an_interrupted_save_leaves_the_old_file_and_the_tag_and_nothing_else(build, tmp_path, monkeypatch, error):
+    folder = tmp_path / "run"
+    checkpointer = DetrCheckpointer(build(), str(folder))
+    checkpointer.save("model_0000001")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def save(content, path):
+        path.write_bytes(b"half a file")
+        raise error
+
+    monkeypatch.setattr(torch, "save", save)
+    for name in ("model_0000001", "model_0000002"):
+        with pytest.raises(type(error)):
+            checkpointer.save(name)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert checkpointer.get_checkpoint_file() == str(folder / "model_0000001.pth")
+
+
+@pytest.mark.parametrize("kwargs", [{"save_dir": ""}, {"save_to_disk": False}], ids=["no_folder", "not_to_disk"])
+def test_nothing_is_written_where_nothing_is_to_be_written(build, tmp_path, monkeypatch, kwargs):
+    monkeypatch.chdir(tmp_path)
+    DetrCheckpointer(build(), **({"save_dir": str(tmp_path)} | kwargs)).save("model")
+    assert list(tmp_path.iterdir()) == []

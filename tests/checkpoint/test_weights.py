@@ -1,0 +1,107 @@
+"""What the names of weights mean."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from d2_detr.checkpoint import weights
+from d2_detr.checkpoint.weights import local_weights
+from d2_detr.errors import InputError
+from tests.loopback import serve
+
+CONTENT = b"weights"
+HASH = hashlib.sha256(CONTENT).hexdigest()[:8]
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("D2_DETR_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What would be downloaded: (url, path, hash)."""
+    calls = []
+
+    def download(url, path, *, sha256_prefix=""):
+        calls.append((url, path, sha256_prefix))
+        return path
+
+    monkeypatch.setattr(weights, "download", download)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("depth", "file_name", "sha256_prefix"),
+    [
+        (18, "resnet18-f37072fd.pth", "f37072fd"),
+        (34, "resnet34-b627a593.pth", "b627a593"),
+        (50, "resnet50-0676ba61.pth", "0676ba61"),
+        (101, "resnet101-63fe2227.pth", "63fe2227"),
+    ],
+)
+def test_detectron2s_name_means_torchvisions_own_file_with_its_hash(asked, cache, depth, file_name, sha256_prefix):
+    path = local_weights(f"detectron2://ImageNetPretrained/torchvision/R-{depth}.pkl")
+    assert path == cache / file_name
+    assert asked == [(f"https://download.pytorch.org/models/{file_name}", path, sha256_prefix)]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("detectron2://ImageNetPretrained/torchvision/R-152.pkl", "18, 34, 50, 101"),
+        ("detectron2://ImageNetPretrained/MSRA/R-50.pkl", "no such name"),
+        ("s3://bucket/detr.pth", "no such name"),
+        ("https://example.com/", "file name"),
+    ],
+    ids=["depth", "other_weights", "scheme", "no_file"],
+)
+def test_a_name_that_means_nothing_is_an_error_that_repeats_it(asked, name, reason):
+    with pytest.raises(InputError, match=reason) as error:
+        local_weights(name)
+    assert name in str(error.value) and asked == []
+
+
+@pytest.mark.parametrize("name", ["model.pth", "outputs/model_final.pth", "/tmp/R-50.pkl", "with space-0123abcd.pth"])
+def test_a_path_is_itself(asked, name):
+    assert local_weights(name) == Path(name) and asked == []
+
+
+@pytest.mark.parametrize(
+    ("file_name", "sha256_prefix"),
+    [
+        ("detr-r50-e632da11.pth", "e632da11"),
+        ("detr-r50-e632da11.pth?download=true", "e632da11"),
+        ("model_final_f10217.pkl", ""),
+        ("detr-r50.pth", ""),
+        ("detr-r50-E632DA11.pth", ""),
+        ("model.safetensors", ""),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_hash_in_the_file_name_of_an_address_is_checked(asked, scheme, file_name, sha256_prefix):
+    path = local_weights(f"{scheme}://example.com/some/{file_name}")
+    assert path.name == file_name.split("?")[0]
+    assert asked == [(f"{scheme}://example.com/some/{file_name}", path, sha256_prefix)]
+
+
+def test_an_address_is_fetched_once_into_the_cache(cache):
+    with serve(CONTENT) as server:
+        paths = [local_weights(server.url(f"detr-{HASH}.pth")) for _ in range(2)]
+    assert paths == [cache / f"detr-{HASH}.pth"] * 2 and len(server.asked) == 1
+    assert paths[0].read_bytes() == CONTENT
+
+
+def test_content_of_another_hash_than_the_file_name_says_is_not_kept(cache):
+    with serve(CONTENT) as server, pytest.raises(InputError, match="expected 0123abcd"):
+        local_weights(server.url("detr-0123abcd.pth"))
+    assert not list(cache.glob("*.pth"))
+
+
+def test_files_of_one_name_from_two_addresses_are_two_files():
+    with serve(b"first") as first, serve(b"second") as second:
+        paths = [local_weights(server.url("run/model_final.pth")) for server in (first, second, first)]
+    assert [path.read_bytes() for path in paths] == [b"first", b"second", b"first"]
+    assert {path.name for path in paths} == {"model_final.pth"} and len(first.asked) == 1

@@ -1,0 +1,170 @@
+"""DETR's augmentation: the crop's sizes and places, what each config builds, boxes under a crop."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from d2_detr.data.augmentation import SIZES_BEFORE_CROP, RandomCrop, build_augmentations
+from d2_detr.engine import load_config
+from d2_detr.errors import InputError
+
+from detectron2.data import transforms as T
+from detectron2.data.detection_utils import transform_instance_annotations
+from detectron2.structures import BoxMode
+
+
+def picture(height, width):
+    """Every pixel holds its own row and column."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows, columns, 0 * rows], 2).astype(np.uint8)
+
+
+def draws(crop, height, width, number=4000):
+    np.random.seed(0)
+    image = np.empty((height, width, 3), np.uint8)
+    return [(t.y0, t.h, t.x0, t.w) for t in (crop.get_transform(image) for _ in range(number))]
+
+
+def assert_uniform(values, expected):
+    """All of the expected values and no other, equally often (p of a chi-square test above 1 in 1000; seeded)."""
+    counts = Counter(values)
+    assert set(counts) == set(expected)
+    assert len(counts) == 1 or chisquare(list(counts.values())).pvalue > 1e-3
+
+
+# ---- the crop
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40), st.integers(0, 40))
+def test_the_crop_lies_inside_any_picture_with_sides_in_the_range_as_far_as_they_fit(height, width, smallest, more):
+    t = RandomCrop(smallest, smallest + more).get_transform(np.empty((height, width, 3), np.uint8))
+    for start, length, side in ((t.y0, t.h, height), (t.x0, t.w, width)):
+        assert min(side, smallest) <= length <= min(side, smallest + more)
+        assert 0 <= start <= side - length
+
+
+@pytest.mark.parametrize(
+    ("side", "lengths"),
+    [(20, range(5, 9)), (8, range(5, 9)), (7, range(5, 8)), (5, [5]), (4, [4]), (1, [1])],
+    ids=["larger", "as_the_largest", "between", "as_the_smallest", "smaller", "one_pixel"],
+)
+def test_every_length_from_smallest_to_largest_that_fits_is_equally_likely(side, lengths):
+    found = draws(RandomCrop(5, 8), side, 20)
+    assert_uniform([h for _, h, _, _ in found], lengths)
+    assert_uniform([w for _, h, _, w in draws(RandomCrop(5, 8), 20, side)], lengths)
+
+
+def test_the_two_sides_are_drawn_on_their_own():
+    assert_uniform(
+        [(h, w) for _, h, _, w in draws(RandomCrop(5, 8), 20, 20)], [(h, w) for h in range(5, 9) for w in range(5, 9)]
+    )
+
+
+def test_every_position_is_equally_likely():
+    found = draws(RandomCrop(6, 6), 9, 8)
+    assert_uniform([(y, x) for y, _, x, _ in found], [(y, x) for y in range(4) for x in range(3)])
+
+
+@pytest.mark.parametrize("sizes", [(0, 5), (-1, 5), (6, 5), (0, 0)], ids=str)
+def test_a_range_that_is_none_is_an_error_that_names_it(sizes):
+    with pytest.raises(InputError, match=f"crop sizes {sizes[0]}..{sizes[1]}"):
+        RandomCrop(*sizes)
+
+
+@pytest.fixture
+def crop(monkeypatch):
+    """A crop of rows 20..69 and columns 10..69."""
+    crop = RandomCrop(1, 1)
+    intervals = iter([(20, 50), (10, 60)])
+    monkeypatch.setattr(crop, "_interval", lambda side: next(intervals))
+    return crop
+
+
+def test_the_crop_keeps_these_pixels(crop):
+    image = picture(100, 120)
+    cropped = crop.get_transform(image).apply_image(image)
+    np.testing.assert_array_equal(cropped, image[20:70, 10:70])
+
+
+@pytest.mark.parametrize(
+    ("box_xyxy", "cropped_xyxy"),
+    [
+        ([30, 30, 50, 60], [20, 10, 40, 40]),
+        ([0, 25, 40, 45], [0, 5, 30, 25]),
+        ([60, 10, 90, 90], [50, 0, 60, 50]),
+        ([0, 0, 120, 100], [0, 0, 60, 50]),
+        ([80, 80, 110, 95], [60, 50, 60, 50]),
+    ],
+    ids=["inside", "cut_on_the_left", "cut_on_three_sides", "around", "outside"],
+)
+def test_a_box_is_moved_and_clipped_to_the_crop(crop, box_xyxy, cropped_xyxy):
+    transform = crop.get_transform(picture(100, 120))
+    annotation = {"bbox": box_xyxy, "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
+    result = transform_instance_annotations(annotation, T.TransformList([transform]), (50, 60))
+    assert list(result["bbox"]) == cropped_xyxy
+
+
+# ---- what a config builds
+
+
+def config(*opts):
+    return load_config("detr_256_6_6_torchvision.yaml", ["MODEL.DEVICE", "cpu", *opts])
+
+
+def names(augmentations):
+    return [type(augmentation).__name__ for augmentation in augmentations]
+
+
+def test_training_flips_and_resizes_or_crops_in_between():
+    plain, cropped = build_augmentations(config(), is_train=True)
+    assert names(plain) == ["RandomFlip", "ResizeShortestEdge"]
+    assert names(cropped) == ["RandomFlip", "ResizeShortestEdge", "RandomCrop", "ResizeShortestEdge"]
+    flip, before, crop, after = cropped
+    assert flip.horizontal and not flip.vertical
+    assert tuple(before.short_edge_length) == SIZES_BEFORE_CROP == (400, 500, 600)
+    assert before.sample_style == "choice" and before.max_size > 10_000
+    assert (crop.min_size, crop.max_size) == (384, 600)
+    for resize in (after, plain[1]):
+        assert tuple(resize.short_edge_length) == tuple(range(480, 801, 32)) and resize.max_size == 1333
+        assert resize.sample_style == "choice"
+
+
+@pytest.mark.parametrize(
+    ("opts", "expected"),
+    [
+        ([], ["ResizeShortestEdge"]),
+        (["INPUT.RANDOM_FLIP", "vertical"], ["ResizeShortestEdge"]),
+    ],
+    ids=["as_it_is", "flip"],
+)
+def test_inference_only_resizes(opts, expected):
+    augmentations, cropped = build_augmentations(config(*opts), is_train=False)
+    assert names(augmentations) == expected and cropped is None
+    assert tuple(np.unique(augmentations[0].short_edge_length)) == (800,) and augmentations[0].max_size == 1333
+
+
+def test_without_the_crop_there_is_one_way():
+    augmentations, cropped = build_augmentations(config("INPUT.CROP.ENABLED", "False"), is_train=True)
+    assert names(augmentations) == ["RandomFlip", "ResizeShortestEdge"] and cropped is None
+
+
+@pytest.mark.parametrize("choice", ["none", "horizontal", "vertical"])
+def test_the_flip_is_the_one_of_the_config(choice):
+    for augmentations in build_augmentations(config("INPUT.RANDOM_FLIP", choice), is_train=True):
+        flips = [(a.horizontal, a.vertical) for a in augmentations if isinstance(a, T.RandomFlip)]
+        assert flips == {"none": [], "horizontal": [(True, False)], "vertical": [(False, True)]}[choice]
+
+
+@pytest.mark.parametrize("crop_type", ["relative", "relative_range", "absolute", "nonsense"])
+def test_another_type_of_crop_is_an_error_that_names_it_and_the_right_one(crop_type):
+    with pytest.raises(InputError, match=rf"INPUT\.CROP\.TYPE '{crop_type}'.*absolute_range.*ENABLED False"):
+        build_augmentations(config("INPUT.CROP.TYPE", crop_type), is_train=True)
+
+
+def test_the_type_of_a_crop_that_is_off_does_not_matter():
+    cfg = config("INPUT.CROP.TYPE", "relative", "INPUT.CROP.ENABLED", "False")
+    assert build_augmentations(cfg, is_train=True)[1] is None
