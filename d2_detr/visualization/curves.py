@@ -23,13 +23,23 @@ PANELS = {
 
 
 def read_metrics(path: str | Path) -> list[dict]:
-    """The lines of a metrics.json; a line that an interruption cut short is left out."""
-    lines = []
-    for line in Path(path).read_text().splitlines():
+    """The lines of a metrics.json.
+
+    A line that an interruption cut short is left out, and so is what a run that went on from an earlier checkpoint, or
+    began anew in the same folder, has written again.
+    """
+    lines: list[dict] = []
+    newest = -1
+    for text in Path(path).read_text().splitlines():
         try:
-            lines.append(json.loads(line))
+            line = json.loads(text)
         except json.JSONDecodeError:
             continue
+        if "total_loss" in line:
+            if line["iteration"] <= newest:
+                lines = [earlier for earlier in lines if earlier["iteration"] < line["iteration"]]
+            newest = line["iteration"]
+        lines.append(line)
     return lines
 
 
