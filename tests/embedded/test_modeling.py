@@ -2,10 +2,8 @@ import pytest
 import torch
 
 from detectron2.config import get_cfg
-from detectron2.layers import ShapeSpec, cat
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, Backbone, build_backbone, build_model
-from detectron2.modeling.backbone.build import BACKBONE_REGISTRY as SAME_BACKBONE_REGISTRY
-from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY as SAME_META_ARCH_REGISTRY
 
 
 @BACKBONE_REGISTRY.register()
@@ -39,17 +37,6 @@ def cfg():
     return cfg
 
 
-def test_registries_are_the_same_object_on_every_path():
-    assert SAME_BACKBONE_REGISTRY is BACKBONE_REGISTRY
-    assert SAME_META_ARCH_REGISTRY is META_ARCH_REGISTRY
-    assert "EmbeddedTestModel" in META_ARCH_REGISTRY
-
-
-def test_a_name_is_registered_once():
-    with pytest.raises(AssertionError, match="EmbeddedTestModel"):
-        META_ARCH_REGISTRY.register(EmbeddedTestModel)
-
-
 def test_model_is_built_by_name_on_the_device(cfg):
     cfg.MODEL.META_ARCHITECTURE = "EmbeddedTestModel"
     model = build_model(cfg)
@@ -65,7 +52,6 @@ def test_backbone_gets_as_many_channels_as_the_pixel_mean_unless_told(cfg):
 def test_backbone_describes_its_outputs(cfg):
     backbone = build_backbone(cfg)
     assert backbone.output_shape() == {"res2": ShapeSpec(channels=8, stride=4)}
-    assert (backbone.size_divisibility, backbone.padding_constraints) == (0, {})
 
 
 def test_backbone_without_forward_is_abstract():
@@ -84,11 +70,3 @@ def test_backbone_that_is_none_is_refused(cfg):
     cfg.MODEL.BACKBONE.NAME = "build_no_backbone"
     with pytest.raises(AssertionError):
         build_backbone(cfg)
-
-
-def test_cat_copies_only_if_it_must():
-    a = torch.ones(1, 2)
-    assert cat([a]) is a
-    assert cat([a, a], dim=1).shape == (1, 4)
-    with pytest.raises(AssertionError):
-        cat(a)

@@ -7,13 +7,7 @@ from torch import nn
 import d2_detr  # noqa: F401  (settles which detectron2 answers)
 
 from detectron2.config import get_cfg
-from detectron2.solver import (
-    LRMultiplier,
-    WarmupParamScheduler,
-    build_lr_scheduler,
-    build_optimizer,
-    get_default_optimizer_params,
-)
+from detectron2.solver import LRMultiplier, build_lr_scheduler
 from detectron2.solver.build import maybe_add_gradient_clipping
 
 
@@ -45,7 +39,6 @@ def learning_rates(cfg, optimizer):
 
 STEPS = {"LR_SCHEDULER_NAME": "WarmupMultiStepLR", "STEPS": (6, 8), "GAMMA": 0.1}
 COSINE = {"LR_SCHEDULER_NAME": "WarmupCosineLR"}
-FIXED = {"LR_SCHEDULER_NAME": "WarmupStepWithFixedGammaLR", "GAMMA": 0.1, "NUM_DECAYS": 4}
 
 
 @pytest.mark.parametrize(
@@ -57,10 +50,8 @@ FIXED = {"LR_SCHEDULER_NAME": "WarmupStepWithFixedGammaLR", "GAMMA": 0.1, "NUM_D
         ({**STEPS, "WARMUP_ITERS": 1000}, ramp(0.2, 0.01, steps=10)),
         (COSINE, [*ramp(0.2, cosine(4)), *(cosine(i) for i in range(4, 10))]),
         ({**COSINE, "BASE_LR_END": 0.5}, [*ramp(0.2, cosine(4, 0.5)), *(cosine(i, 0.5) for i in range(4, 10))]),
-        (FIXED, [*ramp(0.2, 0.01), 0.01, 0.01, 1e-3, 1e-3, 1e-4, 1e-4]),
-        ({**FIXED, "WARMUP_ITERS": 5, "RESCALE_INTERVAL": True}, [*ramp(0.2, 1, 5), 1, 0.1, 0.01, 1e-3, 1e-4]),
     ],
-    ids=["steps", "constant-warmup", "no-warmup", "only-warmup", "cosine", "cosine-end", "fixed", "fixed-rescaled"],
+    ids=["steps", "constant-warmup", "no-warmup", "only-warmup", "cosine", "cosine-end"],
 )
 def test_learning_rate_at_each_iteration(solver, expected):
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
@@ -100,114 +91,25 @@ def test_schedule_resumes_from_base_lrs_and_iteration_alone():
     assert resumed.get_lr() == [1.0]
 
 
-def test_multiplier_must_be_a_schedule():
-    with pytest.raises(ValueError, match="ParamScheduler"):
-        LRMultiplier(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0), lambda where: 1.0, max_iter=10)
-
-
-def test_warmup_ends_at_the_schedule_it_precedes():
-    from fvcore.common.param_scheduler import LinearParamScheduler
-
-    warmup = WarmupParamScheduler(LinearParamScheduler(1.0, 0.0), 0.5, 0.5)
-    assert [warmup(x) for x in (0.0, 0.25, 0.5, 0.75)] == pytest.approx([0.5, 0.5, 0.5, 0.25])
-
-
-class Model(nn.Module):
-    """conv.weight, conv.bias, norm.weight, norm.bias and tied = conv.weight; frozen does not train."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(1, 2, 1)
-        self.norm = nn.LayerNorm(2)
-        self.tied = nn.Conv2d(1, 2, 1)
-        self.tied.weight = self.conv.weight
-        self.tied.bias.requires_grad = False
-
-
-def groups_by_name(model, **kwargs):
-    names = {param: name for name, param in model.named_parameters()}
-    groups = get_default_optimizer_params(model, **kwargs)
-    return [({k: v for k, v in g.items() if k != "params"}, [names[p] for p in g["params"]]) for g in groups]
-
-
-CONV = ["conv.weight", "conv.bias"]
-NORM = ["norm.weight", "norm.bias"]
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "expected"),
-    [
-        ({}, [({}, CONV + NORM)]),
-        ({"base_lr": 1.0, "weight_decay": 0.5}, [({"lr": 1.0, "weight_decay": 0.5}, CONV + NORM)]),
-        ({"weight_decay_norm": 0.0}, [({}, CONV), ({"weight_decay": 0.0}, NORM)]),
-        (
-            {"base_lr": 1.0, "bias_lr_factor": 2.0},
-            [({"lr": 1.0}, ["conv.weight", "norm.weight"]), ({"lr": 2.0}, ["conv.bias", "norm.bias"])],
-        ),
-        (
-            {"weight_decay_norm": 0.0, "weight_decay_bias": 0.1},  # a norm's bias is a bias
-            [({}, CONV[:1]), ({"weight_decay": 0.1}, [CONV[1], NORM[1]]), ({"weight_decay": 0.0}, NORM[:1])],
-        ),
-        (
-            {"base_lr": 1.0, "lr_factor_func": lambda name: 0.1 if name.startswith("norm.") else 1.0},
-            [({"lr": 1.0}, CONV), ({"lr": 0.1}, NORM)],
-        ),
-        (
-            {"base_lr": 1.0, "overrides": {"weight": {"lr": 0.5}}},
-            [({"lr": 0.5}, ["conv.weight", "norm.weight"]), ({"lr": 1.0}, ["conv.bias", "norm.bias"])],
-        ),
-    ],
-    ids=["plain", "defaults", "norm", "bias-lr", "bias-decay", "factor", "override"],
-)
-def test_parameters_are_grouped_by_their_settings(kwargs, expected):
-    assert groups_by_name(Model(), **kwargs) == expected
-
-
-@pytest.mark.parametrize(
-    "kwargs",
-    [
-        {"bias_lr_factor": 2.0},
-        {"lr_factor_func": lambda name: 1.0},
-        {"weight_decay_bias": 0.1, "overrides": {"bias": {"lr": 1.0}}},
-    ],
-    ids=["bias-without-base", "factor-without-base", "bias-twice"],
-)
-def test_contradictions_are_refused(kwargs):
-    with pytest.raises(ValueError, match=r"base_lr|bias"):
-        get_default_optimizer_params(Model(), **kwargs)
-
-
-def test_optimizer_is_sgd_with_the_config_s_values():
-    cfg = config(MOMENTUM=0.5, NESTEROV=True, WEIGHT_DECAY=0.25, WEIGHT_DECAY_NORM=0.125)
-    optimizer = build_optimizer(cfg, Model())
-    assert type(optimizer) is torch.optim.SGD
-    assert [g["weight_decay"] for g in optimizer.param_groups] == [0.25, 0.125]
-    for group in optimizer.param_groups:
-        assert (group["lr"], group["momentum"], group["nesterov"], group["foreach"]) == (1.0, 0.5, True, True)
-
-
 @pytest.mark.parametrize(
     ("clip_type", "expected"),
     [("value", [[1.0, 1.0], [0.5]]), ("norm", [[0.6, 0.8], [0.5]])],  # of the gradients (3, 4) and (0.5)
 )
-@pytest.mark.parametrize("of_class", [False, True], ids=["instance", "class"])
-def test_each_parameter_s_gradient_is_clipped_before_the_step(clip_type, expected, of_class):
+def test_each_parameter_s_gradient_is_clipped_before_the_step(clip_type, expected):
     cfg = config()
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = clip_type
     params = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))]
-    if of_class:
-        optimizer = maybe_add_gradient_clipping(cfg, torch.optim.SGD)(params, lr=1.0)
-    else:
-        optimizer = maybe_add_gradient_clipping(cfg, torch.optim.SGD(params, lr=1.0))
-    assert isinstance(optimizer, torch.optim.SGD)
-    assert type(optimizer).__name__ == "SGDWithGradientClip"
-
+    optimizer = maybe_add_gradient_clipping(cfg, torch.optim.SGD(params, lr=1.0))
     params[0].grad, params[1].grad = torch.tensor([3.0, 4.0]), torch.tensor([0.5])
     optimizer.step()
     for param, step in zip(params, expected, strict=True):
         torch.testing.assert_close(param.data, -torch.tensor(step))
 
 
-def test_without_clipping_the_optimizer_is_left_alone():
-    assert maybe_add_gradient_clipping(config(), torch.optim.AdamW) is torch.optim.AdamW
+def test_without_clipping_gradients_are_left_alone():
+    param = nn.Parameter(torch.zeros(1))
+    optimizer = maybe_add_gradient_clipping(config(), torch.optim.SGD([param], lr=1.0))
+    param.grad = torch.tensor([30.0])
+    optimizer.step()
+    assert param.item() == -30

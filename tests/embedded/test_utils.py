@@ -1,7 +1,5 @@
 import json
 import logging
-import os
-import pickle
 import random
 
 import numpy as np
@@ -12,37 +10,24 @@ import torch.multiprocessing as mp
 
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
-from detectron2.utils.env import TORCH_VERSION, seed_all_rng
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import (
     CommonMetricPrinter,
     EventStorage,
-    EventWriter,
     JSONWriter,
     TensorboardXWriter,
     get_event_storage,
     has_event_storage,
 )
-from detectron2.utils.file_io import PathHandler, PathManager
-from detectron2.utils.logger import create_small_table, log_every_n, log_every_n_seconds, log_first_n, setup_logger
-from detectron2.utils.registry import Registry
-from detectron2.utils.serialize import PicklableWrapper
-
-# --- comm
+from detectron2.utils.logger import create_small_table, setup_logger
 
 
 def test_one_process_is_its_own_world():
-    assert (comm.get_world_size(), comm.get_rank(), comm.get_local_size(), comm.get_local_rank()) == (1, 0, 1, 0)
+    assert (comm.get_world_size(), comm.get_rank(), comm.get_local_rank()) == (1, 0, 0)
     assert comm.is_main_process()
     assert comm.all_gather("x") == comm.gather("x") == ["x"]
-    losses = {"loss": torch.tensor(1.0)}
-    assert comm.reduce_dict(losses) is losses
     assert 0 <= comm.shared_random_seed() < 2**31
     comm.synchronize()
-
-
-def test_local_group_must_be_created_first():
-    with pytest.raises(AssertionError, match="create_local_process_group"):
-        comm.get_local_process_group()
 
 
 def _one_of_two(rank, folder):
@@ -50,25 +35,21 @@ def _one_of_two(rank, folder):
     comm.create_local_process_group(2)
     comm.synchronize()
     np.random.seed(rank)
-    losses = {"b": torch.tensor(2.0 + rank), "a": torch.tensor(4.0 * rank)}
-    losses = losses if rank else dict(reversed(losses.items()))  # ranks may fill it in different orders
     seen = {
         "ranks": (comm.get_rank(), comm.get_local_rank()),
-        "sizes": (comm.get_world_size(), comm.get_local_size()),
+        "size": comm.get_world_size(),
         "main": comm.is_main_process(),
         "all_gather": comm.all_gather({"rank": rank}),
         "gather": comm.gather(rank),
         "gather_to_1": comm.gather(rank, dst=1),
         "seed": comm.shared_random_seed(),
-        "mean": {name: value.item() for name, value in comm.reduce_dict(losses).items()},
-        "sum": {name: value.item() for name, value in comm.reduce_dict(losses, average=False).items()},
     }
     with open(f"{folder}/{rank}.json", "w") as file:
         json.dump(seen, file)
     dist.destroy_process_group()
 
 
-def test_two_processes_exchange_objects_and_losses(tmp_path):
+def test_two_processes_exchange_objects(tmp_path):
     workers = [mp.get_context("fork").Process(target=_one_of_two, args=(rank, tmp_path)) for rank in range(2)]
     for worker in workers:
         worker.start()
@@ -76,17 +57,12 @@ def test_two_processes_exchange_objects_and_losses(tmp_path):
         worker.join(timeout=60)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert (first["ranks"], second["ranks"]) == ([0, 0], [1, 1])
-    assert first["sizes"] == second["sizes"] == [2, 2]
+    assert first["size"] == second["size"] == 2
     assert (first["main"], second["main"]) == (True, False)
     assert first["all_gather"] == second["all_gather"] == [{"rank": 0}, {"rank": 1}]
     assert (first["gather"], second["gather"]) == ([0, 1], [])
     assert (first["gather_to_1"], second["gather_to_1"]) == ([], [0, 1])
     assert first["seed"] == second["seed"]
-    assert first["mean"] == {"a": 2.0, "b": 2.5}
-    assert first["sum"] == {"a": 4.0, "b": 5.0}
-
-
-# --- events
 
 
 def test_storage_is_found_inside_its_context_only():
@@ -109,7 +85,6 @@ def test_storage_smooths_by_iterations_where_asked():
     assert storage.latest() == {"noisy": (9, 9), "exact": (9, 9)}
     assert storage.latest_with_smoothing_hint(4) == {"noisy": (7.5, 9), "exact": (9, 9)}
     assert storage.count_samples("noisy", 4) == 4
-    assert storage.smoothing_hints() == {"noisy": True, "exact": False}
     assert storage.history("noisy").avg(2) == 8.5
     assert set(storage.histories()) == {"noisy", "exact"}
     with pytest.raises(KeyError, match="unheard"):
@@ -128,14 +103,6 @@ def test_scalar_keeps_its_smoothing_hint():
     storage.put_scalar("lr", 1, smoothing_hint=False)
     with pytest.raises(AssertionError, match="lr"):
         storage.put_scalar("lr", 1)
-
-
-def test_name_scope_prefixes_names():
-    storage = EventStorage()
-    with storage.name_scope("eval"):
-        storage.put_scalar("AP", 1)
-    storage.put_scalar("AP", 2)
-    assert {name: value for name, (value, _) in storage.latest().items()} == {"eval/AP": 1, "AP": 2}
 
 
 def test_json_writer_appends_each_value_once_under_its_iteration(tmp_path):
@@ -160,9 +127,7 @@ def test_tensorboard_file_appears_with_the_first_write(tmp_path):
     assert not list(tmp_path.iterdir())
     with EventStorage() as storage:
         storage.put_scalar("loss", 1)
-        storage.put_image("picture", torch.zeros(3, 4, 4, dtype=torch.uint8))
         writer.write()
-        assert not storage._vis_data
     writer.close()
     assert [path.name.startswith("events.out.tfevents") for path in tmp_path.iterdir()] == [True]
 
@@ -187,18 +152,10 @@ def test_printer_is_silent_after_the_last_iteration(caplog):
     assert not caplog.messages
 
 
-def test_writers_must_say_how_to_write():
-    with pytest.raises(NotImplementedError):
-        EventWriter().write()
-
-
-# --- logger
-
-
 def test_logger_writes_a_file_per_rank_once(tmp_path, capsys):
     for _ in range(2):
         setup_logger(str(tmp_path), distributed_rank=1, name="embedded_rank1")
-    logger = setup_logger(str(tmp_path / "my.log"), color=False, name="embedded_main")
+    logger = setup_logger(str(tmp_path / "my.log"), name="embedded_main")
     logging.getLogger("embedded_rank1.part").warning("from one")
     logger.info("from main")
     for handler in logger.handlers + logging.getLogger("embedded_rank1").handlers:
@@ -206,39 +163,16 @@ def test_logger_writes_a_file_per_rank_once(tmp_path, capsys):
     lines = (tmp_path / "log.txt.rank1").read_text().splitlines()
     assert len(lines) == 1 and lines[0].endswith("] embedded_rank1.part WARNING: from one")
     assert (tmp_path / "my.log").read_text().endswith("] embedded_main INFO: from main\n")
-    assert capsys.readouterr().out.endswith("] embedded_main INFO: from main\n")
+    assert "from main" in capsys.readouterr().out and not logger.propagate
 
 
-def test_logger_abbreviates_its_name_and_marks_warnings(capsys):
-    logger = setup_logger(name="embedded_long", abbrev_name="emb")
-    logging.getLogger("embedded_long.part").info("hello")
+def test_terminal_marks_warnings(capsys):
+    logger = setup_logger(name="embedded_long")
+    logger.info("hello")
     logger.warning("careful")
-    out = capsys.readouterr().out
-    assert "emb.part]: " in out and "hello" in out
-    assert "WARNING" in out and not logger.propagate
-
-
-@pytest.mark.parametrize(
-    "function, arguments, count",
-    [
-        pytest.param(log_first_n, {}, 2, id="first of each line"),
-        pytest.param(log_first_n, {"n": 3}, 6, id="first three of each line"),
-        pytest.param(log_first_n, {"key": "message"}, 1, id="first of each message"),
-        pytest.param(log_first_n, {"key": ("caller", "message"), "n": 2}, 4, id="first two of line and message"),
-        pytest.param(log_every_n, {}, 10, id="every"),
-        pytest.param(log_every_n, {"n": 2}, 6, id="every second: 1st, 3rd, 5th"),
-        pytest.param(log_every_n_seconds, {"n": 100}, 2, id="not again within 100 s"),
-    ],
-)
-def test_repeated_messages_are_limited(caplog, request, function, arguments, count):
-    file = message = request.node.callspec.id  # a file of two lines that no other case shares
-    lines = compile("log(20, message, **arguments)\nlog(20, message, **arguments)", file, "exec")
-    caller = {"__name__": "embedded_caller", "log": function, "message": message, "arguments": arguments}
-    with caplog.at_level(logging.INFO, "embedded_caller"):
-        for _ in range(5):
-            exec(lines, caller)
-    assert len(caplog.records) == count
-    assert {record.name for record in caplog.records} == {"embedded_caller"}
+    hello, careful = capsys.readouterr().out.splitlines()
+    assert "embedded_long]: " in hello and hello.endswith("hello")
+    assert "WARNING" not in hello and "WARNING" in careful
 
 
 def test_small_table_has_the_keys_as_header():
@@ -249,9 +183,6 @@ def test_small_table_has_the_keys_as_header():
     ]
 
 
-# --- the rest
-
-
 def test_seed_makes_every_generator_repeat():
     def draw():
         seed_all_rng(5)
@@ -260,38 +191,6 @@ def test_seed_makes_every_generator_repeat():
     assert draw() == draw()
     seed_all_rng()
     assert random.random() != draw()[0]
-
-
-def test_torch_version_is_two_ints():
-    assert tuple(map(int, torch.__version__.split(".")[:2])) == TORCH_VERSION
-
-
-def test_path_manager_opens_local_files_and_takes_handlers(tmp_path):
-    class Handler(PathHandler):
-        def _get_supported_prefixes(self):
-            return ["embedded-test://"]
-
-        def _get_local_path(self, path, force=False, **kwargs):
-            return str(tmp_path / path.removeprefix("embedded-test://"))
-
-    PathManager.register_handler(Handler())
-    (tmp_path / "x").write_text("content")
-    with PathManager.open(PathManager.get_local_path("embedded-test://x")) as file:
-        assert file.read() == "content"
-
-
-def test_registry_finds_what_was_registered():
-    registry = Registry("THINGS")
-    registry.register(test_registry_finds_what_was_registered)
-    assert registry.get("test_registry_finds_what_was_registered") is test_registry_finds_what_was_registered
-    with pytest.raises(KeyError, match="nothing"):
-        registry.get("nothing")
-
-
-def test_picklable_wrapper_calls_through_and_pickles():
-    wrapped = PicklableWrapper(PicklableWrapper(os.path.basename))
-    assert wrapped("a/b") == pickle.loads(pickle.dumps(wrapped))("a/b") == "b"
-    assert wrapped.__name__ == "basename"
 
 
 def test_environment_names_the_versions():

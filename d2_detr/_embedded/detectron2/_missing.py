@@ -1,8 +1,8 @@
 """One sentence for everything that this subset lacks: it names the feature and says how to get the real thing."""
 
-import importlib.machinery
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 from typing import NoReturn
 
@@ -14,29 +14,32 @@ def missing(feature: str) -> str:
     return f"The detectron2 embedded in d2_detr lacks {feature}; {INSTALL_HINT}"
 
 
-def missing_attribute(module: str) -> Callable[[str], NoReturn]:
-    """Build a module's `__getattr__`: `__getattr__ = missing_attribute(__name__)` as its last line.
+def missing_attribute(module: ModuleType, name: str) -> NoReturn:
+    """What `__getattr__` of each module here does with a name that the module lacks.
 
     Private names and submodules stay AttributeError, so that protocols and `from package import submodule` work.
     """
-
-    def __getattr__(name: str) -> NoReturn:
-        if name.startswith("_") or _is_submodule(module, name):
-            raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        raise ImportError(missing(f"{module}.{name}"), name=module)
-
-    return __getattr__
+    full_name = f"{module.__name__}.{name}"
+    if name.startswith("_") or PathFinder.find_spec(full_name, getattr(module, "__path__", [])):
+        raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+    raise ImportError(missing(full_name), name=module.__name__)
 
 
-def _is_submodule(module: str, name: str) -> bool:
-    path = getattr(sys.modules[module], "__path__", None)
-    return path is not None and importlib.machinery.PathFinder.find_spec(f"{module}.{name}", path) is not None
-
-
-class MissingModules:
-    """Last finder on `sys.meta_path`: it is asked only for modules of detectron2 that nobody has found."""
+class SubsetFinder:
+    """First finder on `sys.meta_path`: it loads the modules of detectron2, each with a `__getattr__` as above."""
 
     @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> None:
-        if name.startswith("detectron2."):
+    def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if not name.startswith("detectron2."):
+            return None
+        spec = PathFinder.find_spec(name, path)
+        if spec is None:
             raise ModuleNotFoundError(missing(name), name=name)
+        spec.loader = _Loader(name, spec.origin)
+        return spec
+
+
+class _Loader(SourceFileLoader):
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        module.__getattr__ = partial(missing_attribute, module)

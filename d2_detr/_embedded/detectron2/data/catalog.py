@@ -20,7 +20,6 @@ class _DatasetCatalog(_Catalog):
     """Name -> function without arguments that returns the same dataset dicts at every call."""
 
     def register(self, name: str, func: Callable[[], list[dict]]) -> None:
-        assert callable(func), f"Dataset '{name}' needs a function that loads it, got {func!r:.80}"
         assert name not in self, f"A dataset is registered under the name '{name}' already"
         self[name] = func
 
@@ -51,15 +50,11 @@ class Metadata(SimpleNamespace):
     def get(self, key: str, default: Any = None) -> Any:
         return getattr(self, key, default)
 
-    def as_dict(self) -> dict[str, Any]:
-        return dict(self.__dict__)
-
 
 class _MetadataCatalog(_Catalog):
     """Name -> its only `Metadata`, created empty when first asked for."""
 
     def get(self, name: str) -> Metadata:
-        assert name, "A dataset's name cannot be empty"
         return self.setdefault(name, Metadata(name=name))
 
 

@@ -1,6 +1,5 @@
-"""Datasets that hold, map, convert and group elements."""
+"""Datasets that hold, map, order and group elements."""
 
-import copy
 import logging
 import pickle
 import random
@@ -11,39 +10,16 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
-from detectron2.utils.serialize import PicklableWrapper
-
 __all__ = ["DatasetFromList", "MapDataset", "ToIterableDataset"]
 
 logger = logging.getLogger(__name__)
 
 
-class _MapIterableDataset(IterableDataset):
-    def __init__(self, dataset: IterableDataset, map_func: Callable[[Any], Any]):
-        self._dataset, self._map_func = dataset, PicklableWrapper(map_func)
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __iter__(self) -> Iterator[Any]:
-        return (mapped for x in self._dataset if (mapped := self._map_func(x)) is not None)
-
-
 class MapDataset(Dataset):
-    """`map_func` over the elements of a dataset, iterable if that is.
-
-    None from `map_func` skips the element: a random other one, in an iterable the next, takes its place.
-    """
-
-    def __new__(cls, dataset: Dataset, map_func: Callable[[Any], Any]):
-        is_iterable = isinstance(dataset, IterableDataset)
-        return _MapIterableDataset(dataset, map_func) if is_iterable else super().__new__(cls)
-
-    def __getnewargs__(self) -> tuple[Dataset, Callable[[Any], Any]]:  # for unpickling
-        return self._dataset, self._map_func
+    """`map_func` over the elements of a dataset; a random other one takes the place of an element that maps to None."""
 
     def __init__(self, dataset: Dataset, map_func: Callable[[Any], Any]):
-        self._dataset, self._map_func = dataset, PicklableWrapper(map_func)
+        self._dataset, self._map_func = dataset, map_func
         self._rng = random.Random(42)
         self._usable = set(range(len(dataset)))
 
@@ -57,13 +33,13 @@ class MapDataset(Dataset):
             if not self._usable:
                 raise ValueError("The map function returned None for every element of the dataset")
             logger.warning(f"Element {index} maps to None; a random one takes its place")
-            index = self._rng.sample(list(self._usable), k=1)[0]
+            index = self._rng.choice(list(self._usable))
         self._usable.add(index)
         return mapped
 
 
-class _TorchSerializedList:
-    """A list whose elements are pickled into one tensor, the memory of which worker processes share.
+class DatasetFromList(Dataset):
+    """A list as a dataset, its elements pickled into one tensor, the memory of which worker processes share.
 
     Of Python objects, every worker would soon hold its own copy. Nothing is unpickled that was not pickled here.
     """
@@ -81,41 +57,20 @@ class _TorchSerializedList:
         return pickle.loads(memoryview(self._bytes[start : self._ends[idx]].numpy()))
 
 
-class DatasetFromList(Dataset):
-    """A list as a dataset.
-
-    `serialize` True keeps it as bytes, a function in its own way; False keeps the list and, with `copy`, gives copies.
-    """
-
-    def __init__(self, lst: list, copy: bool = True, serialize: bool | Callable[[list], Any] = True):
-        store = _TorchSerializedList if serialize is True else serialize
-        self._lst = store(lst) if store else lst
-        self._copy = copy and not store
-
-    def __len__(self) -> int:
-        return len(self._lst)
-
-    def __getitem__(self, idx: int) -> Any:
-        return copy.deepcopy(self._lst[idx]) if self._copy else self._lst[idx]
-
-
 class ToIterableDataset(IterableDataset):
     """A map-style dataset in the order of `sampler`, which runs in each dataloader worker.
 
-    With `shard_sampler` the workers take turns, of `shard_chunk_size` indices each, so that none is read twice.
+    The workers take turns, of `shard_chunk_size` indices each, so that none is read twice.
     """
 
-    def __init__(self, dataset: Dataset, sampler: Sampler, shard_sampler: bool = True, shard_chunk_size: int = 1):
-        assert not isinstance(dataset, IterableDataset), f"{dataset} is iterable already"
-        assert isinstance(sampler, Sampler), f"Expected a torch Sampler, got {sampler!r:.80}"
-        self.dataset, self.sampler = dataset, sampler
-        self.shard_sampler, self.shard_chunk_size = shard_sampler, shard_chunk_size
+    def __init__(self, dataset: Dataset, sampler: Sampler, *, shard_chunk_size: int = 1):
+        self.dataset, self.sampler, self.shard_chunk_size = dataset, sampler, shard_chunk_size
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Any]:
-        worker = get_worker_info() if self.shard_sampler else None
+        worker = get_worker_info()
         for i, index in enumerate(self.sampler):
             if worker is None or i // self.shard_chunk_size % worker.num_workers == worker.id:
                 yield self.dataset[index]
@@ -126,13 +81,12 @@ class AspectRatioGroupedDataset(IterableDataset):
 
     def __init__(self, dataset: Iterable[dict], batch_size: int):
         self.dataset, self.batch_size = dataset, batch_size
-        self._buckets: tuple[list[dict], list[dict]] = ([], [])
 
     def __iter__(self) -> Iterator[list[dict]]:
+        buckets: tuple[list[dict], list[dict]] = ([], [])
         for element in self.dataset:
-            bucket = self._buckets[element["width"] > element["height"]]
+            bucket = buckets[element["width"] > element["height"]]
             bucket.append(element)
             if len(bucket) == self.batch_size:
-                batch = bucket.copy()
-                bucket.clear()  # before the yield, after which nothing is sure to run
-                yield batch
+                yield bucket.copy()
+                bucket.clear()

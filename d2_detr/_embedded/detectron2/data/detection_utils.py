@@ -1,6 +1,5 @@
 """From image files and annotations to arrays and Instances."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,15 +8,13 @@ import pycocotools.mask as mask_util
 import torch
 from PIL import Image
 
-from detectron2._missing import missing, missing_attribute
+from detectron2._missing import missing
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks, polygons_to_bitmask
 from detectron2.utils.file_io import PathManager
 
 from . import transforms as T
 from .catalog import MetadataCatalog
 
-# ITU-R BT.601
-_RGB_TO_YUV = np.array([[0.299, 0.587, 0.114], [-0.14713, -0.28886, 0.436], [0.615, -0.51499, -0.10001]])
 _EXIF_ORIENTATION = 274
 _UPRIGHT = {  # orientation: what turns the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,17 +31,8 @@ class SizeMismatchError(ValueError):
     """An image does not have the size that its annotation states."""
 
 
-def convert_PIL_to_numpy(image: Image.Image, format: str | None) -> np.ndarray:
-    """(H, W, C) in a mode of Pillow's, "BGR" or "YUV-BT.601" (floating point, Y in [0, 1]); None keeps the mode."""
-    if format in ("BGR", "YUV-BT.601"):
-        rgb = np.asarray(image.convert("RGB"))
-        return rgb[:, :, ::-1] if format == "BGR" else np.dot(rgb / 255.0, _RGB_TO_YUV.T)
-    array = np.asarray(image.convert(format) if format else image)
-    return array[:, :, None] if format == "L" else array
-
-
 def read_image(file_name: str, format: str | None = None) -> np.ndarray:
-    """Read an image, upright as its EXIF orientation says; for the formats see `convert_PIL_to_numpy`."""
+    """Read an image (H, W, C), upright as its EXIF orientation says; `format` is "BGR" or a mode of Pillow's."""
     with PathManager.open(file_name, "rb") as f:
         image = Image.open(f)
         try:
@@ -53,7 +41,10 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
             orientation = None
         if orientation in _UPRIGHT:
             image = image.transpose(_UPRIGHT[orientation])
-        return convert_PIL_to_numpy(image, format)
+        if format == "BGR":
+            return np.asarray(image.convert("RGB"))[:, :, ::-1]
+        array = np.asarray(image.convert(format) if format else image)
+        return array[:, :, None] if format == "L" else array
 
 
 def check_image_size(dataset_dict: dict[str, Any], image: np.ndarray) -> None:
@@ -68,20 +59,14 @@ def check_image_size(dataset_dict: dict[str, Any], image: np.ndarray) -> None:
 
 
 def transform_instance_annotations(
-    annotation: dict[str, Any],
-    transforms: T.Transform | Sequence[T.Transform],
-    image_size: tuple[int, int],
-    *,
-    keypoint_hflip_indices: Sequence[int] | None = None,
+    annotation: dict[str, Any], transforms: T.Transform, image_size: tuple[int, int]
 ) -> dict[str, Any]:
     """Transform the box and the segmentation of one instance in place; `image_size` is the new (height, width).
 
     The box becomes xyxy and is clipped to the image; polygons become (2P,) arrays, an RLE becomes an (H, W) mask.
     """
-    if "keypoints" in annotation or keypoint_hflip_indices is not None:
+    if "keypoints" in annotation:
         raise NotImplementedError(missing("keypoints"))
-    if isinstance(transforms, (tuple, list)):
-        transforms = T.TransformList(transforms)
     height, width = image_size
     xyxy = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
     annotation["bbox"] = transforms.apply_box(np.array([xyxy]))[0].clip(0, (width, height, width, height))
@@ -91,8 +76,7 @@ def transform_instance_annotations(
         polygons = transforms.apply_polygons([np.asarray(p).reshape(-1, 2) for p in segm])
         annotation["segmentation"] = [p.reshape(-1) for p in polygons]
     elif isinstance(segm, dict):
-        mask = annotation["segmentation"] = transforms.apply_segmentation(mask_util.decode(segm))
-        assert mask.shape == (height, width), f"The transformed mask is {mask.shape}, the image {image_size}"
+        annotation["segmentation"] = transforms.apply_segmentation(mask_util.decode(segm))
     elif "segmentation" in annotation:
         raise ValueError(f"A segmentation is a list of polygons or an RLE as a dict, got {segm!r:.80}")
     return annotation
@@ -105,15 +89,12 @@ def annotations_to_instances(
 
     `mask_format` "polygon" gives PolygonMasks; "bitmask" gives BitMasks, from polygons, RLEs or (H, W) arrays.
     """
-    if any("keypoints" in obj for obj in annos):
-        raise NotImplementedError(missing("keypoints"))
     target = Instances(image_size)
     boxes = [BoxMode.convert(obj["bbox"], obj["bbox_mode"], BoxMode.XYXY_ABS) for obj in annos]
-    target.gt_boxes = Boxes(np.stack(boxes) if boxes else np.zeros((0, 4)))
+    target.gt_boxes = Boxes(np.array(boxes))
     target.gt_classes = torch.tensor([int(obj["category_id"]) for obj in annos], dtype=torch.int64)
     if annos and "segmentation" in annos[0]:
         segms = [obj["segmentation"] for obj in annos]
-        assert mask_format in ("polygon", "bitmask"), f"mask_format is 'polygon' or 'bitmask', got '{mask_format}'"
         if mask_format == "bitmask":
             target.gt_masks = BitMasks(np.stack([_to_mask(segm, image_size) for segm in segms]))
         elif all(isinstance(segm, list) for segm in segms):
@@ -124,41 +105,22 @@ def annotations_to_instances(
 
 
 def _to_mask(segm: list | dict | np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """(H, W), bool"""
+    """(H, W)"""
     if isinstance(segm, list):
         return polygons_to_bitmask(segm, *image_size)
-    mask = mask_util.decode(segm) if isinstance(segm, dict) else segm
-    if not isinstance(mask, np.ndarray) or mask.ndim != 2:
-        raise ValueError(f"A segmentation is a list of polygons, an RLE as a dict or an (H, W) array, got {segm!r:.80}")
-    return mask.astype(bool)
+    return mask_util.decode(segm) if isinstance(segm, dict) else segm
 
 
-def filter_empty_instances(
-    instances: Instances,
-    by_box: bool = True,
-    by_mask: bool = True,
-    box_threshold: float = 1e-5,
-    return_mask: bool = False,
-) -> Instances | tuple[Instances, torch.Tensor]:
-    """Keep what has a box with sides above `box_threshold` pixels and a mask that is not empty.
-
-    With `return_mask` it comes with the (N,) bools that say which were kept.
-    """
-    assert by_box or by_mask, "Filter by box, by mask or by both"
-    keep = torch.ones(len(instances), dtype=torch.bool)
-    if by_box:
-        keep = instances.gt_boxes.nonempty(threshold=box_threshold)
+def filter_empty_instances(instances: Instances, *, by_mask: bool = True) -> Instances:
+    """Keep what has a box with sides above 1e-5 pixels and, with `by_mask`, a mask that is not empty."""
+    keep = instances.gt_boxes.nonempty(threshold=1e-5)
     if by_mask and instances.has("gt_masks"):
-        keep = keep & instances.gt_masks.nonempty()
-    return (instances[keep], keep) if return_mask else instances[keep]
+        keep &= instances.gt_masks.nonempty()
+    return instances[keep]
 
 
 def check_metadata_consistency(key: str, dataset_names: Sequence[str]) -> None:
     """Raise AttributeError if a dataset's metadata lack `key`, ValueError if two of them differ in it."""
     values = [getattr(MetadataCatalog.get(name), key) for name in dataset_names]
     if any(value != values[0] for value in values):
-        logging.getLogger(__name__).error(f"'{key}' of {', '.join(dataset_names)}: {values}")
-        raise ValueError(f"The datasets {', '.join(dataset_names)} do not have the same '{key}'")
-
-
-__getattr__ = missing_attribute(__name__)
+        raise ValueError(f"The datasets {', '.join(dataset_names)} do not have the same '{key}': {values}")

@@ -11,51 +11,17 @@ from typing import Any
 
 from fvcore.common.checkpoint import Checkpointer
 from fvcore.common.checkpoint import PeriodicCheckpointer as _PeriodicCheckpointer
-from fvcore.common.param_scheduler import ParamScheduler
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler as _LRScheduler
 
-from detectron2._missing import missing_attribute
 from detectron2.evaluation.testing import flatten_results_dict
-from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
 from .train_loop import HookBase
 
-__all__ = ["BestCheckpointer", "CallbackHook", "EvalHook", "IterationTimer", "LRScheduler"]
-__all__ += ["PeriodicCheckpointer", "PeriodicWriter"]
+__all__ = ["BestCheckpointer", "EvalHook", "IterationTimer", "LRScheduler", "PeriodicCheckpointer", "PeriodicWriter"]
 
 logger = logging.getLogger(__name__)
-
-
-class CallbackHook(HookBase):
-    """Calls the given functions with the trainer; they are released after training, as they may refer to it."""
-
-    def __init__(self, *, before_train=None, after_train=None, before_step=None, after_step=None):
-        self._functions: dict[str, Callable | None] = {
-            "before_train": before_train,
-            "after_train": after_train,
-            "before_step": before_step,
-            "after_step": after_step,
-        }
-
-    def before_train(self) -> None:
-        self._call("before_train")
-
-    def before_step(self) -> None:
-        self._call("before_step")
-
-    def after_step(self) -> None:
-        self._call("after_step")
-
-    def after_train(self) -> None:
-        self._call("after_train")
-        self._functions.clear()
-
-    def _call(self, moment: str) -> None:
-        if function := self._functions.get(moment):
-            function(self.trainer)
 
 
 class IterationTimer(HookBase):
@@ -67,7 +33,6 @@ class IterationTimer(HookBase):
 
     def __init__(self, warmup_iter: int = 3):
         self._warmup_iter = warmup_iter
-        self.before_train()
 
     def before_train(self) -> None:
         self._start_time = time.perf_counter()
@@ -146,25 +111,12 @@ class EvalHook(_EvaluationTimes):
     All processes must have this hook, since it waits for them.
     """
 
-    def __init__(self, eval_period: int, eval_function: Callable[[], dict | None], eval_after_train: bool = True):
+    def __init__(self, eval_period: int, eval_function: Callable[[], dict | None]):
         self._period = eval_period
         self._func = eval_function
-        self._eval_after_train = eval_after_train
-
-    def after_train(self) -> None:
-        if self._eval_after_train:
-            super().after_train()
-        del self._func  # probably a closure over the trainer
 
     def _act(self) -> None:
-        if results := self._func():
-            metrics = flatten_results_dict(results)
-            for name, value in metrics.items():
-                try:
-                    float(value)
-                except (TypeError, ValueError) as e:
-                    raise ValueError(f"The evaluation's metric {name} must be a number, got {value!r}") from e
-            self.trainer.storage.put_scalars(**metrics, smoothing_hint=False)
+        self.trainer.storage.put_scalars(**flatten_results_dict(self._func() or {}), smoothing_hint=False)
         comm.synchronize()
 
 
@@ -177,11 +129,10 @@ class BestCheckpointer(_EvaluationTimes):
     def __init__(
         self, eval_period: int, checkpointer: Checkpointer, val_metric: str, mode: str = "max", file_prefix="model_best"
     ):
-        assert mode in ("max", "min"), f"mode is 'max' or 'min', got {mode!r}"
         self._period = eval_period
         self._checkpointer = checkpointer
         self._val_metric = val_metric
-        self._better = operator.gt if mode == "max" else operator.lt
+        self._better = {"max": operator.gt, "min": operator.lt}[mode]
         self._file_prefix = file_prefix
         self.best_metric: float | None = None
         self.best_iter: int | None = None
@@ -191,35 +142,17 @@ class BestCheckpointer(_EvaluationTimes):
         if value is None:
             logger.warning(f"No best checkpoint: no evaluation has stored the metric {self._val_metric}")
             return
-        state = f"{self._val_metric} is {value}, best before: {self.best_metric} (iteration {self.best_iter})"
+        logger.info(f"{self._val_metric} is {value}, best before: {self.best_metric} (iteration {self.best_iter})")
         if math.isfinite(value) and (self.best_metric is None or self._better(value, self.best_metric)):
             self.best_metric, self.best_iter = value, iteration
             self._checkpointer.save(self._file_prefix, iteration=iteration)
-            logger.info(f"Saved the best checkpoint: {state}")
-        else:
-            logger.info(f"Not the best checkpoint: {state}")
 
 
 class LRScheduler(HookBase):
-    """Steps the schedule after every iteration, and stores the `lr` of the parameter group that stands for all.
-
-    What is not given is taken from the trainer. A `ParamScheduler` is a factor on the optimizer's learning rates.
-    """
-
-    def __init__(self, optimizer: Optimizer | None = None, scheduler: _LRScheduler | ParamScheduler | None = None):
-        self._optimizer = optimizer
-        self._scheduler = scheduler
-
-    @property
-    def scheduler(self) -> _LRScheduler | ParamScheduler:
-        return self._scheduler or self.trainer.scheduler
+    """Steps the trainer's `scheduler` after every iteration, and stores the `lr` of the group that stands for all."""
 
     def before_train(self) -> None:
-        self._optimizer = self._optimizer or self.trainer.optimizer
-        if isinstance(self.scheduler, ParamScheduler):
-            last_iter = self.trainer.iter - 1
-            self._scheduler = LRMultiplier(self._optimizer, self.scheduler, self.trainer.max_iter, last_iter)
-        self._best_param_group_id = self.get_best_param_group_id(self._optimizer)
+        self._best_param_group_id = self.get_best_param_group_id(self.trainer.optimizer)
 
     @staticmethod
     def get_best_param_group_id(optimizer: Optimizer) -> int:
@@ -231,16 +164,12 @@ class LRScheduler(HookBase):
         return rates.index(Counter(rates).most_common(1)[0][0])
 
     def after_step(self) -> None:
-        lr = self._optimizer.param_groups[self._best_param_group_id]["lr"]
+        lr = self.trainer.optimizer.param_groups[self._best_param_group_id]["lr"]
         self.trainer.storage.put_scalar("lr", lr, smoothing_hint=False)
-        self.scheduler.step()
+        self.trainer.scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
-        return self.scheduler.state_dict() if isinstance(self.scheduler, _LRScheduler) else {}
+        return self.trainer.scheduler.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if isinstance(self.scheduler, _LRScheduler):
-            self.scheduler.load_state_dict(state_dict)
-
-
-__getattr__ = missing_attribute(__name__)
+        self.trainer.scheduler.load_state_dict(state_dict)

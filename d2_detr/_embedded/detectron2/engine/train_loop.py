@@ -123,33 +123,22 @@ class TrainerBase:
 class SimpleTrainer(TrainerBase):
     """One model, one loader, one optimizer: forward, backward, step.
 
-    `model` maps a batch to a dict of losses, of which the sum is minimised, or to one loss. Metrics are gathered from
-    all processes every `gather_metric_period` iterations.
+    `model` maps a batch to a dict of losses, of which the sum is minimised, or to one loss.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        data_loader: Iterable,
-        optimizer: torch.optim.Optimizer,
-        gather_metric_period: int = 1,
-        zero_grad_before_forward: bool = False,
-    ):
+    def __init__(self, model: nn.Module, data_loader: Iterable, optimizer: torch.optim.Optimizer):
         super().__init__()
         self.model = model.train()
         self.data_loader = data_loader
         self.optimizer = optimizer
-        self.gather_metric_period = gather_metric_period
-        self.zero_grad_before_forward = zero_grad_before_forward
 
     def run_step(self) -> None:
         assert self.model.training, f"[{type(self).__name__}] the model is in eval mode"
-        data, data_time = self._load()
-        if self.zero_grad_before_forward:
-            self.optimizer.zero_grad()
+        start = time.perf_counter()
+        data = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
         loss_dict = self._forward(data)
-        if not self.zero_grad_before_forward:
-            self.optimizer.zero_grad()
+        self.optimizer.zero_grad()
         self._backward(sum(loss_dict.values()))
         self.after_backward()
         self._write_metrics(loss_dict, data_time)
@@ -158,11 +147,6 @@ class SimpleTrainer(TrainerBase):
     @cached_property
     def _data_loader_iter(self) -> Iterator:
         return iter(self.data_loader)
-
-    def _load(self) -> tuple[Any, float]:
-        """The next batch, and the seconds spent waiting for it."""
-        start = time.perf_counter()
-        return next(self._data_loader_iter), time.perf_counter() - start
 
     def _forward(self, data: Any) -> dict[str, torch.Tensor]:
         losses = self.model(data)
@@ -175,28 +159,23 @@ class SimpleTrainer(TrainerBase):
         self.optimizer.step()
 
     def _write_metrics(self, loss_dict: Mapping[str, torch.Tensor], data_time: float, prefix: str = "") -> None:
-        if (self.iter + 1) % self.gather_metric_period == 0:
-            self.write_metrics(loss_dict, data_time, self.iter, prefix)
-
-    @staticmethod
-    def write_metrics(loss_dict: Mapping[str, torch.Tensor], data_time: float, cur_iter: int, prefix: str = "") -> None:
         """Store the losses averaged over the processes, their sum as `total_loss`, and the longest `data_time` (s)."""
         storage = get_event_storage()
-        storage.put_scalar("rank_data_time", data_time, cur_iter=cur_iter)
+        storage.put_scalar("rank_data_time", data_time, cur_iter=self.iter)
         own = {name: loss.item() for name, loss in loss_dict.items()}
         per_process = comm.gather({**own, "data_time": data_time})
         if not comm.is_main_process():
             return
 
         slowest = max(metrics.pop("data_time") for metrics in per_process)
-        storage.put_scalar("data_time", slowest, cur_iter=cur_iter)
+        storage.put_scalar("data_time", slowest, cur_iter=self.iter)
         losses = {name: np.mean([metrics[name] for metrics in per_process]) for name in per_process[0]}
         total = sum(losses.values())
         if not np.isfinite(total):
-            raise FloatingPointError(f"The loss is not finite at iteration {cur_iter}: {losses}")
-        storage.put_scalar(f"{prefix}total_loss", total, cur_iter=cur_iter)
+            raise FloatingPointError(f"The loss is not finite at iteration {self.iter}: {losses}")
+        storage.put_scalar(f"{prefix}total_loss", total, cur_iter=self.iter)
         if len(losses) > 1:
-            storage.put_scalars(cur_iter=cur_iter, **losses)
+            storage.put_scalars(cur_iter=self.iter, **losses)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -207,28 +186,18 @@ class SimpleTrainer(TrainerBase):
 
 
 class AMPTrainer(SimpleTrainer):
-    """`SimpleTrainer` with CUDA's automatic mixed precision in `precision`, and scaled gradients."""
+    """`SimpleTrainer` with CUDA's automatic mixed precision, in float16 with scaled gradients."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        data_loader: Iterable,
-        optimizer: torch.optim.Optimizer,
-        gather_metric_period: int = 1,
-        zero_grad_before_forward: bool = False,
-        grad_scaler: torch.amp.GradScaler | None = None,
-        precision: torch.dtype = torch.float16,
-    ):
-        super().__init__(model, data_loader, optimizer, gather_metric_period, zero_grad_before_forward)
-        self.grad_scaler = grad_scaler or torch.amp.GradScaler("cuda")
-        self.precision = precision
+    def __init__(self, model: nn.Module, data_loader: Iterable, optimizer: torch.optim.Optimizer):
+        super().__init__(model, data_loader, optimizer)
+        self.grad_scaler = torch.amp.GradScaler("cuda")
 
     def run_step(self) -> None:
         assert torch.cuda.is_available(), "[AMPTrainer] SOLVER.AMP needs CUDA"
         super().run_step()
 
     def _forward(self, data: Any) -> dict[str, torch.Tensor]:
-        with torch.autocast("cuda", dtype=self.precision):
+        with torch.autocast("cuda", dtype=torch.float16):
             return super()._forward(data)
 
     def _backward(self, loss: torch.Tensor) -> None:

@@ -19,10 +19,10 @@ from detectron2._missing import missing
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.build import table_in_columns
-from detectron2.data.datasets.coco import convert_to_coco_json, open_complete, read_coco
+from detectron2.data.datasets.coco import convert_to_coco_json, read_coco
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
+from detectron2.utils.file_io import PathManager, open_complete
 from detectron2.utils.logger import create_small_table
 
 from .evaluator import DatasetEvaluator
@@ -35,8 +35,8 @@ _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # the first of COCOeval.
 class COCOEvaluator(DatasetEvaluator):
     """AP of "bbox" and "segm", or of such `tasks`, by pycocotools (`use_fast_impl` changes nothing).
 
-    A dataset without a COCO json is written as `output_dir`/{dataset_name}_coco_format.json, or read from there with
-    `allow_cached_coco`. `output_dir` gets instances_predictions.pth (a list per image, contiguous category ids) and
+    A dataset without a COCO json is written as `output_dir`/{dataset_name}_coco_format.json, or read from there.
+    `output_dir` gets instances_predictions.pth (a list per image, contiguous category ids) and
     coco_instances_results.json (COCO's result format, the dataset's own ids).
     """
 
@@ -47,20 +47,17 @@ class COCOEvaluator(DatasetEvaluator):
         distributed: bool = True,
         output_dir: str | None = None,
         *,
-        max_dets_per_image: int | None = None,
         use_fast_impl: bool = True,
-        allow_cached_coco: bool = True,
     ):
         self._tasks = None if isinstance(tasks, CfgNode) else tasks  # older scripts pass the config here
         self._distributed = distributed
         self._output_dir = output_dir
-        self._max_dets = max_dets_per_image or 100
         self._metadata = MetadataCatalog.get(dataset_name)
         if not hasattr(self._metadata, "json_file"):
             if output_dir is None:
                 raise ValueError(f"'{dataset_name}' has no COCO json; give an output_dir, where it can be written")
             json_file = os.path.join(output_dir, f"{dataset_name}_coco_format.json")
-            convert_to_coco_json(dataset_name, json_file, allow_cached=allow_cached_coco)
+            convert_to_coco_json(dataset_name, json_file)
             self._metadata.json_file = json_file
         self._coco = read_coco(self._metadata.json_file)
         self._predictions: list[dict] = []
@@ -71,9 +68,8 @@ class COCOEvaluator(DatasetEvaluator):
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Keep the "instances" of each output, masks as RLEs, with the "image_id" of its input."""
         for image, output in zip(inputs, outputs, strict=True):
-            if "instances" in output:
-                instances = instances_to_coco_json(output["instances"].to("cpu"), image["image_id"])
-                self._predictions.append({"image_id": image["image_id"], "instances": instances})
+            instances = instances_to_coco_json(output["instances"].to("cpu"), image["image_id"])
+            self._predictions.append({"image_id": image["image_id"], "instances": instances})
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """{"bbox": {"AP", "AP50", "AP75", "APs", "APm", "APl", "AP-<class>", ...}, "segm": ...}, NaN where undefined.
@@ -82,8 +78,7 @@ class COCOEvaluator(DatasetEvaluator):
         """
         predictions = self._predictions
         if self._distributed:
-            comm.synchronize()
-            predictions = list(itertools.chain(*comm.gather(predictions, dst=0)))
+            predictions = list(itertools.chain(*comm.gather(predictions)))
             if not comm.is_main_process():
                 return {}
         if not predictions:
@@ -107,7 +102,6 @@ class COCOEvaluator(DatasetEvaluator):
         if id_map is None:
             return results
         original_ids = {contiguous_id: category_id for category_id, contiguous_id in id_map.items()}
-        assert sorted(original_ids) == list(range(len(id_map))), f"Not contiguous: {id_map}"
         unknown = {result["category_id"] for result in results} - original_ids.keys()
         assert not unknown, f"Predicted classes {sorted(unknown)}, but the dataset has only {len(id_map)} classes"
         return [result | {"category_id": original_ids[result["category_id"]]} for result in results]
@@ -118,34 +112,30 @@ class COCOEvaluator(DatasetEvaluator):
         if not results:  # which pycocotools cannot take
             logger.warning("The model found nothing, so there is no AP")
             return dict.fromkeys(_METRICS, math.nan)
-        coco_eval = _run_coco_eval(self._coco, results, task, self._max_dets)
-        precision = coco_eval.eval["precision"][:, :, :, 0, -1]  # (IoU thresholds, recalls, categories), all areas
+        coco_eval = _run_coco_eval(self._coco, results, task)
         percent = [float(stat * 100) if stat >= 0 else math.nan for stat in coco_eval.stats]
         ap = dict(zip(_METRICS, percent, strict=False))
-        ap["AP"] = _mean_percent(precision)  # COCOeval's own always counts 100 detections per image
         logger.info(f"Evaluation results for {task}:\n{create_small_table(ap)}")
         classes = self._metadata.get("thing_classes", [])
         if len(classes) <= 1:
             return ap
-        assert len(classes) == precision.shape[2], f"{len(classes)} class names for {precision.shape[2]} categories"
+        precision = coco_eval.eval["precision"][:, :, :, 0, -1]  # (IoU thresholds, recalls, categories), all areas
         per_category = {name: _mean_percent(precision[:, :, i]) for i, name in enumerate(classes)}
         table = table_in_columns(list(per_category.items()), ("category", "AP"), floatfmt=".3f")
         logger.info(f"Per-category {task} AP:\n{table}")
         return ap | {f"AP-{name}": value for name, value in per_category.items()}
 
 
-def _run_coco_eval(coco: COCO, results: list[dict], task: str, max_dets: int) -> COCOeval:
+def _run_coco_eval(coco: COCO, results: list[dict], task: str) -> COCOeval:
     # copies, as pycocotools adds to them; with a box, it would take a mask's size from that
     results = [{key: result[key] for key in result if task == "bbox" or key != "bbox"} for result in results]
     with contextlib.redirect_stdout(io.StringIO()):
         coco_eval = COCOeval(coco, coco.loadRes(results), task)
-        coco_eval.params.maxDets = [1, 10, max_dets]
         coco_eval.evaluate()
         coco_eval.accumulate()
     with contextlib.redirect_stdout(io.StringIO()) as summary:
         coco_eval.summarize()
-    if max_dets == 100:  # else its first line is wrong
-        logger.info(f"COCO's summary for {task}:\n{summary.getvalue().rstrip()}")
+    logger.info(f"COCO's summary for {task}:\n{summary.getvalue().rstrip()}")
     return coco_eval
 
 
@@ -157,8 +147,6 @@ def _mean_percent(precision: np.ndarray) -> float:
 
 def instances_to_coco_json(instances: Instances, img_id: int) -> list[dict[str, Any]]:
     """The predictions for one image in COCO's result format."""
-    if instances.has("pred_keypoints"):
-        raise NotImplementedError(missing("keypoints"))
     xywh = BoxMode.convert(instances.pred_boxes.tensor, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS).tolist()
     columns = (instances.pred_classes.tolist(), xywh, instances.scores.tolist())
     results = [

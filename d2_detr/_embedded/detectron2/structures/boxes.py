@@ -1,19 +1,17 @@
-"""Boxes of one image. Letters: N, M boxes; coordinates are continuous, in pixels, x in [0, width]."""
+"""Boxes of one image. Letters: N boxes; coordinates are continuous, in pixels, x in [0, width]."""
 
 from collections.abc import Iterator
-from enum import IntEnum, unique
+from enum import IntEnum
 from typing import TypeVar
 
 import numpy as np
 import torch
-from torchvision.ops import box_iou
 
-from detectron2._missing import missing, missing_attribute
+from detectron2._missing import missing
 
 Box = TypeVar("Box", list, tuple, np.ndarray, torch.Tensor)
 
 
-@unique
 class BoxMode(IntEnum):
     """How four (rotated: five) numbers describe a box."""
 
@@ -29,18 +27,16 @@ class BoxMode(IntEnum):
         if from_mode == to_mode:
             return box
         if isinstance(box, (list, tuple)):
-            assert len(box) in (4, 5), f"a box has 4 or 5 numbers, got {len(box)}"
+            assert len(box) == 4, f"a box has 4 numbers, got {len(box)}"
             return type(box)(BoxMode.convert(torch.tensor(box), from_mode, to_mode).tolist())
         if isinstance(box, np.ndarray):
             return BoxMode.convert(torch.from_numpy(box), from_mode, to_mode).numpy()
-        if BoxMode.XYWHA_ABS in (from_mode, to_mode):
-            raise NotImplementedError(missing("rotated boxes"))
         start, end = box[..., :2], box[..., 2:]
         if (from_mode, to_mode) == (BoxMode.XYWH_ABS, BoxMode.XYXY_ABS):
             return torch.cat((start, start + end), dim=-1)
         if (from_mode, to_mode) == (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS):
             return torch.cat((start, end - start), dim=-1)
-        raise NotImplementedError(f"There is no conversion from {BoxMode(from_mode)!r} to {BoxMode(to_mode)!r}")
+        raise NotImplementedError(missing(f"the conversion of boxes from {from_mode!r} to {to_mode!r}"))
 
 
 class Boxes:
@@ -52,9 +48,6 @@ class Boxes:
             tensor = tensor.reshape(-1, 4)
         assert tensor.dim() == 2 and tensor.shape[1] == 4, f"boxes must be (N, 4), got {tuple(tensor.shape)}"
         self.tensor = tensor
-
-    def clone(self) -> "Boxes":
-        return Boxes(self.tensor.clone())
 
     def to(self, device: torch.device | str) -> "Boxes":
         return Boxes(self.tensor.to(device=device))
@@ -78,10 +71,6 @@ class Boxes:
         """(N,) bool, True where both sides are longer than `threshold`."""
         return (self.tensor[:, 2:] - self.tensor[:, :2] > threshold).all(dim=1)
 
-    def get_centers(self) -> torch.Tensor:
-        """(N, 2), xy"""
-        return (self.tensor[:, :2] + self.tensor[:, 2:]) / 2
-
     def scale(self, scale_x: float, scale_y: float) -> None:
         """Multiply x and y, in place."""
         self.tensor[:, 0::2] *= scale_x
@@ -89,16 +78,11 @@ class Boxes:
 
     @classmethod
     def cat(cls, boxes_list: list["Boxes"]) -> "Boxes":
-        assert all(isinstance(boxes, Boxes) for boxes in boxes_list), "Boxes.cat takes a list of Boxes"
         return cls(torch.cat([boxes.tensor for boxes in boxes_list]) if boxes_list else torch.empty(0))
 
     def __getitem__(self, item: int | slice | torch.Tensor) -> "Boxes":
         """An int gives one box, still as (1, 4)."""
-        selected = self.tensor[item]
-        if isinstance(item, int):
-            return Boxes(selected[None])
-        assert selected.dim() == 2, f"Indexing Boxes with {item} gives {tuple(selected.shape)}, not a matrix"
-        return Boxes(selected)
+        return Boxes(self.tensor[item].reshape(-1, 4) if isinstance(item, int) else self.tensor[item])
 
     def __len__(self) -> int:
         return len(self.tensor)
@@ -108,11 +92,3 @@ class Boxes:
 
     def __repr__(self) -> str:
         return f"Boxes({self.tensor})"
-
-
-def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
-    """(N, M) intersection over union; 0 where there is no intersection, empty boxes included."""
-    return box_iou(boxes1.tensor, boxes2.tensor).nan_to_num(0.0)
-
-
-__getattr__ = missing_attribute(__name__)

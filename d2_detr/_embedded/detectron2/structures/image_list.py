@@ -12,25 +12,14 @@ class ImageList:
         self.image_sizes = image_sizes
 
     @staticmethod
-    def from_tensors(
-        tensors: list[torch.Tensor],
-        size_divisibility: int = 0,
-        pad_value: float = 0.0,
-        padding_constraints: dict[str, int] | None = None,
-    ) -> "ImageList":
-        """Pad images (..., Hi, Wi) to a common size, as the backbone's properties of the same names demand."""
+    def from_tensors(tensors: list[torch.Tensor], size_divisibility: int = 0, pad_value: float = 0.0) -> "ImageList":
+        """Pad images (..., Hi, Wi) to a common size, of which both sides are multiples of `size_divisibility`."""
         assert len(tensors) > 0, "ImageList.from_tensors needs at least one image"
         first = tensors[0]
         assert all(t.shape[:-2] == first.shape[:-2] for t in tensors), f"channels differ: {[t.shape for t in tensors]}"
-
         image_sizes = [(image.shape[-2], image.shape[-1]) for image in tensors]
-        sides = [max(lengths) for lengths in zip(*image_sizes, strict=True)]
-        constraints = padding_constraints or {}
-        if constraints.get("square_size", 0) > 0:
-            sides = [constraints["square_size"]] * 2
-        divisor = max(1, constraints.get("size_divisibility", size_divisibility))
-        sides = [-(-side // divisor) * divisor for side in sides]
-
+        divisor = max(1, size_divisibility)
+        sides = [-(-max(lengths) // divisor) * divisor for lengths in zip(*image_sizes, strict=True)]
         batch = first.new_full((len(tensors), *first.shape[:-2], *sides), pad_value)
         for i, (height, width) in enumerate(image_sizes):
             batch[i, ..., :height, :width] = tensors[i]

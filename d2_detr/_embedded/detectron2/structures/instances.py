@@ -76,11 +76,7 @@ class Instances:
     @staticmethod
     def cat(instance_lists: list["Instances"]) -> "Instances":
         """Join instances of one image that have the same fields: tensors, lists, and types with a `cat`."""
-        assert len(instance_lists) > 0, "Instances.cat needs at least one Instances"
-        assert all(isinstance(i, Instances) for i in instance_lists), "Instances.cat takes a list of Instances"
         first = instance_lists[0]
-        if len(instance_lists) == 1:
-            return first
         sizes = [i.image_size for i in instance_lists]
         assert all(size == first.image_size for size in sizes), f"Instances.cat got different image sizes: {sizes}"
         fields = {name: _cat_field([i.get(name) for i in instance_lists]) for name in first.get_fields()}
@@ -98,6 +94,4 @@ def _cat_field(values: list[Any]) -> Any:
         return torch.cat(values)
     if isinstance(first, list):
         return list(itertools.chain.from_iterable(values))
-    if hasattr(type(first), "cat"):
-        return type(first).cat(values)
-    raise ValueError(f"Instances.cat does not know how to join fields of {type(first)}")
+    return type(first).cat(values)

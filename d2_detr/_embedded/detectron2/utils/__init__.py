@@ -1,3 +1,0 @@
-from detectron2._missing import missing_attribute
-
-__getattr__ = missing_attribute(__name__)

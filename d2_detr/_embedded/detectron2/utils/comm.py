@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-_LOCAL_PROCESS_GROUP: dist.ProcessGroup | None = None
+_local_group: dist.ProcessGroup | None = None
 
 
 def _initialized() -> bool:
@@ -28,47 +28,26 @@ def is_main_process() -> bool:
     return get_rank() == 0
 
 
-@functools.cache
 def create_local_process_group(num_workers_per_machine: int) -> None:
     """Group the ranks of each machine; all processes call it together, after `init_process_group`."""
-    global _LOCAL_PROCESS_GROUP
-    assert _LOCAL_PROCESS_GROUP is None, "the local process group exists already"
-    world_size = get_world_size()
-    assert world_size % num_workers_per_machine == 0, f"{world_size=} is no multiple of {num_workers_per_machine=}"
-    for first in range(0, world_size, num_workers_per_machine):
-        ranks = range(first, first + num_workers_per_machine)
-        group = dist.new_group(list(ranks))
-        if get_rank() in ranks:
-            _LOCAL_PROCESS_GROUP = group
-
-
-def get_local_process_group() -> dist.ProcessGroup:
-    """The group of the processes on this machine, e.g. for SyncBN per machine."""
-    assert _LOCAL_PROCESS_GROUP is not None, (
-        "There is no local process group: start the processes with detectron2.engine.launch, "
-        "or call comm.create_local_process_group after init_process_group"
-    )
-    return _LOCAL_PROCESS_GROUP
+    global _local_group
+    _local_group, _ = dist.new_subgroups(num_workers_per_machine)
 
 
 def get_local_rank() -> int:
     """Rank among the processes of this machine."""
-    return dist.get_rank(get_local_process_group()) if _initialized() else 0
-
-
-def get_local_size() -> int:
-    """Number of processes on this machine."""
-    return dist.get_world_size(get_local_process_group()) if _initialized() else 1
+    if not _initialized():
+        return 0
+    assert _local_group is not None, "call create_local_process_group first, after init_process_group"
+    return dist.get_rank(_local_group)
 
 
 def synchronize() -> None:
     """Wait until all processes arrive here."""
     if get_world_size() == 1:
         return
-    if dist.get_backend() == dist.Backend.NCCL:
-        dist.barrier(device_ids=[torch.cuda.current_device()])
-    else:
-        dist.barrier()
+    on_gpu = dist.get_backend() == dist.Backend.NCCL
+    dist.barrier(device_ids=[torch.cuda.current_device()] if on_gpu else None)
 
 
 @functools.cache
@@ -77,42 +56,22 @@ def _cpu_group() -> dist.ProcessGroup:
     return dist.new_group(backend="gloo") if dist.get_backend() == dist.Backend.NCCL else dist.group.WORLD
 
 
-def all_gather(data: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
+def all_gather(data: Any) -> list[Any]:
     """Return the picklable `data` of every rank, on every rank."""
-    if get_world_size() == 1:
-        return [data]
-    group = group or _cpu_group()
-    gathered = [None] * dist.get_world_size(group)
-    dist.all_gather_object(gathered, data, group=group)
+    gathered = [data] * get_world_size()
+    if get_world_size() > 1:
+        dist.all_gather_object(gathered, data, group=_cpu_group())
     return gathered
 
 
-def gather(data: Any, dst: int = 0, group: dist.ProcessGroup | None = None) -> list[Any]:
+def gather(data: Any, dst: int = 0) -> list[Any]:
     """Return the picklable `data` of every rank on rank `dst`, and an empty list elsewhere."""
-    if get_world_size() == 1:
-        return [data]
-    group = group or _cpu_group()
-    size = dist.get_world_size(group)
-    if size == 1:
-        return [data]
-    gathered = [None] * size if dist.get_rank(group) == dst else None
-    dist.gather_object(data, gathered, dst=dst, group=group)
-    return gathered or []
+    gathered = [data] * get_world_size() if get_rank() == dst else []
+    if get_world_size() > 1:
+        dist.gather_object(data, gathered or None, dst=dst, group=_cpu_group())
+    return gathered
 
 
 def shared_random_seed() -> int:
     """A random number in [0, 2^31) that all ranks agree on; all of them must call it."""
     return all_gather(np.random.randint(2**31))[0]
-
-
-@torch.no_grad()
-def reduce_dict(input_dict: dict[str, torch.Tensor], average: bool = True) -> dict[str, torch.Tensor]:
-    """Sum or average scalar tensors over the ranks; only rank 0 gets the result."""
-    if get_world_size() < 2:
-        return input_dict
-    names = sorted(input_dict)  # the same order on every rank
-    values = torch.stack([input_dict[name] for name in names])
-    dist.reduce(values, dst=0)
-    if is_main_process() and average:
-        values /= get_world_size()
-    return dict(zip(names, values, strict=True))

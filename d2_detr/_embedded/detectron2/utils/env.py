@@ -6,8 +6,6 @@ from datetime import datetime
 import numpy as np
 import torch
 
-TORCH_VERSION: tuple[int, ...] = tuple(int(part) for part in torch.__version__.split(".")[:2])
-
 
 def seed_all_rng(seed: int | None = None) -> None:
     """Seed Python, numpy and torch (CUDA too); without a seed, draw one from the process, the clock and the system."""

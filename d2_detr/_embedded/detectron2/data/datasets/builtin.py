@@ -6,7 +6,6 @@ from typing import Any
 
 import yaml
 
-
 from .coco import register_coco_instances
 
 _COCO_SETS = {  # name: folder of the images, annotation file
