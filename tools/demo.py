@@ -1,7 +1,8 @@
 """Fine-tuning DETR on balloons from end to end: prepare, train, evaluate, look. `make demo` runs this.
 
-Drawn balloons by default; the photographs with BALLOON_DIR=path (unpacked) or DATA=real (download). Run again, it goes
-on where it was interrupted and reuses what is complete.
+Drawn balloons by default; the photographs with BALLOON_DIR=path (unpacked) or DATA=real (download), which are too few to
+learn from nothing and start from the model of the drawn ones, where it is there. Run again, the demo goes on where it
+was interrupted and reuses what is complete.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ def main() -> None:
     name = "balloon_drawn" if source == "drawn" else "balloon"
     output = Path("outputs") / f"demo_{name}"
     config = ["--config", f"detr_compact_{name}.yaml"]
+    pretrained = Path("outputs/demo_balloon_drawn/model_final.pth")
+    start_from = ["MODEL.WEIGHTS", str(pretrained)] if source != "drawn" and pretrained.is_file() else []
     weights = ["MODEL.WEIGHTS", str(output / "model_final.pth")]
     commands = [
         ["tools/prepare_balloon.py", "--source", source],
-        ["tools/train_net.py", *config, "--resume", "OUTPUT_DIR", str(output)],
+        ["tools/train_net.py", *config, "--resume", "OUTPUT_DIR", str(output), *start_from],
         ["tools/train_net.py", *config, "--eval-only", "OUTPUT_DIR", str(output), *weights],
         ["tools/visualize.py", *config, "--output", str(output / "pictures"), "OUTPUT_DIR", str(output), *weights],
     ]
