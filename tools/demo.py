@@ -1,6 +1,6 @@
 """Fine-tuning DETR on balloons from end to end: prepare, train, evaluate, look. `make demo` runs this.
 
-Drawn balloons by default; the photographs with BALLOON_DIR=path (unpacked) or DATA=real (download), which are too few to
+Drawn balloons by default; the photographs with BALLOON_DIR=path (unpacked) or DATA=real (download). They are too few to
 learn from nothing and start from the model of the drawn ones, where it is there. Run again, the demo goes on where it
 was interrupted and reuses what is complete.
 """
