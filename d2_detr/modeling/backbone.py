@@ -56,7 +56,6 @@ class TorchvisionResNet(Backbone):
             if name == last_layer:
                 break
         self._freeze(freeze_at)
-        self.to(memory_format=torch.channels_last)  # a third faster on CPUs, and on GPUs in half precision
 
     def _freeze(self, freeze_at: int) -> None:
         parts = [["conv1", "bn1"], *([layer] for layer, _ in STAGES.values())]
@@ -67,6 +66,7 @@ class TorchvisionResNet(Backbone):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """images (B, 3, H, W) -> the feature maps asked for, by name, coarsest last."""
+        # A third faster on CPUs, and on GPUs in half precision.
         features, x = {}, images.contiguous(memory_format=torch.channels_last)
         stage_of_layer = {layer: stage for stage, (layer, _) in STAGES.items()}
         for name, module in self.body.items():
