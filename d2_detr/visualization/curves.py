@@ -53,6 +53,7 @@ def save_curves(metrics: list[dict], path: Path) -> None:
                 axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 5 else "", label=name)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("iteration", fontsize=8)
+        axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         if len(names) > 1:

@@ -31,9 +31,10 @@ def train(cfg, model):
         for batch, iteration in zip(loader, range(cfg.SOLVER.MAX_ITER), strict=False):
             losses = model(batch)
             optimizer.zero_grad()
-            sum(losses.values()).backward()
+            total_loss = sum(losses.values())
+            total_loss.backward()
             optimizer.step()
-            storage.put_scalars(total_loss=sum(losses.values()), **losses)
+            storage.put_scalars(**{name: loss.item() for name, loss in losses.items()}, total_loss=total_loss.item())
             storage.put_scalar("lr", optimizer.param_groups[0]["lr"], smoothing_hint=False)
             scheduler.step()
             for writer in writers:
