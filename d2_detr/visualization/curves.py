@@ -57,6 +57,6 @@ def save_curves(metrics: list[dict], path: Path) -> None:
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         if len(names) > 1:
-            axes.legend(fontsize=8)
+            axes.legend(fontsize=8, loc="upper left")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
