@@ -59,6 +59,9 @@ def add_detr_config(cfg: CfgNode) -> None:
     # For fp16 use Detectron2's SOLVER.AMP instead; both at once is an error.
     detr.AUTOCAST = "off"
 
+    # Folder of a dataset of one's own in COCO layout, registered as custom_train and custom_val; "" for none.
+    cfg.DATASETS.CUSTOM = ""
+
     # "ADAMW" or "SGD".
     cfg.SOLVER.OPTIMIZER = "ADAMW"
     # The backbone's learning rate is BASE_LR times this; 0 freezes the backbone.

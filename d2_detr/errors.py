@@ -12,9 +12,19 @@ class InputError(ValueError):
 
 
 @contextmanager
+def naming(what: object) -> Iterator[None]:
+    """Put the name of a file in front of the message of an InputError."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
+
+
+@contextmanager
 def one_clear_message() -> Iterator[None]:
     """For the tools: end with the message of an InputError or OSError and exit status 1, without a traceback."""
     try:
         yield
     except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
+        # A data loader's worker wraps the message in its traceback.
+        sys.exit(f"error: {str(error).split(f'{InputError.__module__}.InputError: ')[-1].strip()}")

@@ -28,10 +28,20 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: not a complete JSON file ({error})") from error
 
 
-def write_json(value: Any, path: str | Path) -> None:
-    """Write a JSON file; a reader sees the old one or the new one."""
+def write_json(value: Any, path: str | Path, *, overwrite: bool = True) -> None:
+    """Write a JSON file; a reader sees the old one or the new one.
+
+    Raises:
+        InputError: with `overwrite` False, a file of other content is there. It is left as it is.
+    """
+    text = json.dumps(value)
+    path = Path(path)
+    if not overwrite and path.exists():
+        if path.is_file() and path.read_bytes() == text.encode():
+            return
+        raise InputError(f"{path} is there already, with other content; remove it first if it may be replaced")
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -73,3 +73,12 @@ def test_a_value_that_json_lacks_leaves_the_old_content_and_no_other_file(old):
 def test_a_new_file_can_be_read_by_others(path):
     write_json([], path)
     assert path.stat().st_mode & 0o777 == 0o644 and json.loads(path.read_text()) == []
+
+
+def test_a_file_with_other_content_is_only_overwritten_when_that_is_allowed(old):
+    with pytest.raises(InputError, match=r"file\.json is there already, with other content; remove it"):
+        write_json([1], old, overwrite=False)
+    assert old.read_text() == "old"
+    write_json([1], old)
+    write_json([1], old, overwrite=False)
+    assert read_json(old) == [1]

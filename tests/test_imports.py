@@ -10,7 +10,7 @@ import d2_detr
 PACKAGE = Path(d2_detr.__file__).parent
 PLUGIN = ("modeling/detr.py", "modeling/backbone.py", "checkpoint/checkpointer.py", "_runtime.py")
 SOURCES = [p for p in sorted(PACKAGE.rglob("*.py")) if "_embedded" not in p.parts]
-PLAIN_DATA = ("data/via.py", "data/synthetic.py")
+PLAIN_DATA = ("data/via.py", "data/via_shapes.py", "data/pictures.py", "data/synthetic.py")
 
 
 def imported(path: Path) -> set[str]:

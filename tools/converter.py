@@ -1,36 +1,76 @@
-"""Convert a native DETR checkpoint, so that MODEL.WEIGHTS takes it.
+"""Convert a checkpoint of DETR between this plugin, native DETR, the official Detectron2 wrapper and Hugging Face.
 
-python tools/converter.py --source_model detr-r50-e632da11.pth --output_model detr_r50.pth [--remove-class-head]
+python tools/converter.py --source_model detr://r50 --inspect
+python tools/converter.py --source_model detr-r50-e632da11.pth --output_model detr_r50.pth
+python tools/converter.py --source_model outputs/model_final.pth --to hf --output_model my_detr
+
+The source is recognised by the names of its tensors: a file (.pth, .bin, .safetensors), a folder of Hugging Face's, an
+https address, or the name of a published model (detr://r50). MODEL.WEIGHTS takes all of them as they are, too.
 """
 
 from __future__ import annotations
 
 import argparse
 
-import torch
-
-from d2_detr.checkpoint.convert import to_plugin
+from d2_detr.checkpoint.convert import Format, convert
+from d2_detr.checkpoint.inspection import inspect
+from d2_detr.checkpoint.metadata import Metadata, metadata_of
 from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.checkpoint.weights import local_weights
-from d2_detr.errors import one_clear_message
-from d2_detr.files import replacing
+from d2_detr.checkpoint.write import write_checkpoint
+from d2_detr.errors import InputError, naming, one_clear_message
+
+TARGETS = [format.value for format in Format if format is not Format.IMAGENET]
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source_model", required=True, metavar="PATH_OR_URL", help="native DETR checkpoint")
-    parser.add_argument("--output_model", required=True, metavar="PATH", help="where to write the converted one (.pth)")
-    parser.add_argument("--remove-class-head", action="store_true", help="leave out the class head, to fine-tune")
-    return parser.parse_args()
+    parser.add_argument("--source_model", required=True, metavar="SOURCE", help="path, address or name")
+    parser.add_argument("--output_model", metavar="PATH", help="file to write (.pth, .safetensors); for hf a folder")
+    parser.add_argument("--to", choices=TARGETS, default="plugin", help="layout to write (default: plugin)")
+    parser.add_argument("--inspect", action="store_true", help="say what the source is, and write nothing")
+    parser.add_argument(
+        "--first-class-id", type=int, choices=(0, 1), help="category id of the first class, where the rows don't tell"
+    )
+    head = parser.add_mutually_exclusive_group()
+    head.add_argument("--remove-class-head", action="store_true", help="leave out the class head")
+    head.add_argument("--num-classes", type=int, metavar="N", help="put an untrained class head of N classes in place")
+    head.add_argument("--keep-classes", metavar="A,B", help="keep the rows of these classes, as person,dog")
+    parser.add_argument("--num-heads", type=int, metavar="N", help="attention heads, for the config of hf (default 8)")
+    parser.add_argument("--dc5", action="store_true", help="the backbone is dilated, for the config of hf")
+    args = parser.parse_args()
+    if not args.inspect and not args.output_model:
+        parser.error("give --output_model, or --inspect")
+    return args
 
 
 def main() -> None:
     args = parse_args()
+    if args.num_classes is not None and args.num_classes < 1:
+        raise InputError(f"--num-classes {args.num_classes}: expected 1 or more")
     source = read_checkpoint(local_weights(args.source_model))
-    state_dict, report = to_plugin(source["model"], remove_class_head=args.remove_class_head)
-    with replacing(args.output_model) as temporary:
-        torch.save({"model": state_dict}, temporary)
-    print(f"{args.output_model}: {report}")
+    with naming(args.source_model):
+        metadata = metadata_of(source)
+        if args.inspect:
+            print(inspect(source["model"], metadata))
+            return
+        state_dict, report = convert(
+            source["model"],
+            Format(args.to),
+            label_map=metadata.label_map,
+            first_class_id=args.first_class_id,
+            remove_class_head=args.remove_class_head,
+            new_classes=args.num_classes,
+            keep_classes=args.keep_classes.split(",") if args.keep_classes else None,
+        )
+    metadata = Metadata(
+        label_map=report.label_map,
+        num_heads=args.num_heads or metadata.num_heads,
+        dilation=args.dc5 or metadata.dilation,
+    )
+    write_checkpoint(args.output_model, state_dict, Format(args.to), metadata)
+    print(f"{args.source_model}: {report}")
+    print(f"{args.output_model}: written in the layout of {Format(args.to).title}")
 
 
 if __name__ == "__main__":

@@ -11,19 +11,20 @@ from pathlib import Path
 import numpy as np
 
 from d2_detr.data.classes import dataset_classes
+from d2_detr.data.pictures import read_picture
 from d2_detr.engine import load_config
 from d2_detr.engine.inference import load_model, predict_dataset
 from d2_detr.errors import one_clear_message
 from d2_detr.visualization.curves import read_metrics, save_curves
 from d2_detr.visualization.predictions import Comparison, Objects, save_comparisons
 
-from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", default="", metavar="FILE")
+    parser.add_argument("--data", default="", metavar="FOLDER", help="dataset of your own in COCO layout")
     parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="where to write the pictures")
     parser.add_argument("--num", type=int, default=12, help="how many pictures of the test set (default 12)")
     parser.add_argument("--threshold", type=float, default=0.7, help="least score that is shown (default 0.7)")
@@ -33,7 +34,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, args.opts, args.data)
     dataset_name = cfg.DATASETS.TEST[0]
     class_names = dataset_classes(dataset_name)
     comparisons = []
@@ -41,7 +42,7 @@ def main() -> None:
         path = Path(dataset_dict["file_name"])
         comparison = Comparison(
             path.name,
-            read_image(str(path), "RGB"),
+            read_picture(path, annotated_wh=(dataset_dict["width"], dataset_dict["height"])),
             truth(dataset_dict["annotations"]),
             Objects(
                 instances.pred_boxes.tensor.numpy(), instances.pred_classes.numpy(), instances.scores.numpy()

@@ -3,49 +3,116 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
-from d2_detr.checkpoint.convert import Format, detect_format, to_plugin
+from d2_detr.checkpoint.class_head import LabelMap
+from d2_detr.checkpoint.fit import Fit, fitted
+from d2_detr.checkpoint.hugging_face import weights_file
+from d2_detr.checkpoint.layouts import StateDict
+from d2_detr.checkpoint.metadata import metadata_of
 from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.checkpoint.weights import local_weights
+from d2_detr.errors import InputError, naming
 from d2_detr.files import replacing
 
 from detectron2.checkpoint import DetectionCheckpointer
 
 
 class DetrCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer for native DETR, torchvision and own files; none of them can run code.
+    """Detectron2's checkpointer for checkpoints of DETR in every layout of `convert`; none of them can run code.
 
-    Files are replaced atomically. Parameters of another shape are skipped and named.
+    Files are replaced atomically.
     """
 
-    def load(self, path: str, *args, **kwargs) -> dict:
-        """Load from a path, an https address, or the name under which Detectron2 knows torchvision's weights."""
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        label_map: LabelMap | None = None,
+        config: str = "",
+        new_class_head: bool = True,
+        save_to_disk: bool | None = None,
+        **checkpointables: Any,
+    ):
+        """
+        Args:
+            label_map: the classes of the model, saved with it, and compared with those of what is loaded.
+            config: the config of the model as YAML, saved with it.
+            new_class_head: leave a class head of another size out, to be trained anew; else it is an error.
+        """
+        super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+        self.label_map = label_map
+        self.config = config
+        self.new_class_head = new_class_head
+
+    def load(self, path: str, *args: object, **kwargs: object) -> dict[str, Any]:
+        """Load from a path, an https address, or a published name (see weights.py); "" loads nothing.
+
+        Raises:
+            FileNotFoundError, ConnectionError, InputError: the file cannot be had or read, or is of another model.
+        """
         self._parsed_url_during_load = None  # Detectron2 leaves it set when a load fails, and refuses the next one
-        if path and not (local := local_weights(path)).is_file():
-            raise FileNotFoundError(f"{path}: no such checkpoint")
-        return super().load(str(local) if path else path, *args, **kwargs)
+        return super().load(str(_weights_file(path)) if path else path, *args, **kwargs)
 
     def save(self, name: str, **kwargs: object) -> None:
         if not self.save_dir or not self.save_to_disk:
             return
-        states = {key: checkpointable.state_dict() for key, checkpointable in self.checkpointables.items()}
+        content = {"model": self.model.state_dict(), **kwargs}
+        content |= {key: checkpointable.state_dict() for key, checkpointable in self.checkpointables.items()}
+        if self.label_map:
+            content["label_map"] = self.label_map.to_dict()
+        if self.config:
+            content["config"] = self.config
         path = Path(self.save_dir) / f"{name}.pth"
         self.logger.info("Saving checkpoint to %s", path)
         with replacing(path) as temporary:
-            torch.save({"model": self.model.state_dict(), **states, **kwargs}, temporary)
+            torch.save(content, temporary)
         self.tag_last_checkpoint(path.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         with replacing(Path(self.save_dir) / "last_checkpoint") as temporary:
             temporary.write_text(last_filename_basename)
 
-    def _load_file(self, filename: str) -> dict:
-        checkpoint = read_checkpoint(filename)
-        format_ = detect_format(checkpoint["model"])
-        if format_ is Format.PLUGIN:
-            return checkpoint
-        state_dict, report = to_plugin(checkpoint["model"], format_)
-        self.logger.info("%s: %s", filename, report)
-        return {"model": state_dict}
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        checkpoint, fit = read_fitting(filename, self.model.state_dict(), new_class_head=self.new_class_head)
+        for note in fit.notes:
+            self.logger.info("%s: %s", filename, note)
+        for left_out in fit.left_out:
+            self.logger.warning("%s: %s", filename, left_out)
+        self._compare_names(filename, metadata_of(checkpoint).label_map)
+        return checkpoint | {"model": fit.state_dict}
+
+    def _compare_names(self, filename: str, label_map: LabelMap | None) -> None:
+        ours, theirs = (m.names if m else () for m in (self.label_map, label_map))
+        if ours and theirs and len(ours) == len(theirs) and ours != theirs:
+            self.logger.warning(
+                "%s was trained for the classes %s; here they are taken for %s, in this order",
+                filename, ", ".join(theirs), ", ".join(ours),
+            )  # fmt: skip
+
+
+def read_fitting(path: str, model: StateDict, *, new_class_head: bool) -> tuple[dict[str, Any], Fit]:
+    """A checkpoint, and its weights as a model with this state dict takes them. No tensor of the model is touched.
+
+    Raises:
+        FileNotFoundError, ConnectionError, InputError: the file cannot be had or read, or does not fit the model.
+    """
+    file = _weights_file(path)
+    checkpoint = read_checkpoint(file)
+    with naming(file):
+        fit = fitted(checkpoint["model"], model, metadata_of(checkpoint).label_map)
+        if fit.left_out and not new_class_head:
+            raise InputError(f"{fit.left_out[0]}; there is nothing to evaluate")
+    return checkpoint, fit
+
+
+def _weights_file(path: str) -> Path:
+    local = local_weights(path)
+    file = weights_file(local) if local.is_dir() else local
+    if not file.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    return file

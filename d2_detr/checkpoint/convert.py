@@ -1,112 +1,134 @@
-"""Pure functions between the layouts of DETR's state dicts, each with an account of what it did.
-
-Layouts: the plugin's own is native DETR's under the prefix `detr.`; torchvision's ImageNet classifiers have the
-backbone alone. Box checkpoints only.
-"""
+"""Pure functions between the layouts of DETR's state dicts, each with an account of what it did."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
 
 from torch import Tensor
 
+from d2_detr.checkpoint.architecture import architecture_of, check_complete
+from d2_detr.checkpoint.class_head import LARGEST_ID, ClassHead, LabelMap, read_head
+from d2_detr.checkpoint.layouts import Format, StateDict, detect_format, from_common, to_common
 from d2_detr.errors import InputError
 
-StateDict = dict[str, Tensor]
+__all__ = ["Format", "Report", "convert", "detect_format", "imagenet_to_plugin"]
 
-PREFIX = "detr."
-BACKBONE = "backbone.0.body."
 CLASS_HEAD = ("class_embed.weight", "class_embed.bias")
-
-# Native DETR has a row for every COCO category id up to 90 and one for no-object. These ids were never used.
-COCO_ROWS = 92
-COCO_UNUSED_IDS = (0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
-COCO_USED_ROWS = [row for row in range(COCO_ROWS) if row not in COCO_UNUSED_IDS]
-
-
-class Format(Enum):
-    """What a state dict is, by its names."""
-
-    PLUGIN = "this plugin's"
-    NATIVE = "native DETR's"
-    IMAGENET = "torchvision's ImageNet classifier"
 
 
 @dataclass
 class Report:
-    """Account of a conversion: every key of the source is in exactly one of these."""
+    """Account of a conversion: every key of the source is in exactly one of `converted` and `dropped`."""
 
     format: Format
     converted: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    label_map: LabelMap | None = None
 
     def __str__(self) -> str:
-        parts = [f"{self.format.value} layout", f"{len(self.converted)} tensors converted"]
+        parts = [f"layout of {self.format.title}", f"{len(self.converted)} tensors converted"]
         if self.dropped:
             parts.append(f"{len(self.dropped)} dropped ({', '.join(self.dropped)})")
         return "; ".join([*parts, *self.notes])
 
 
-def detect_format(state_dict: StateDict) -> Format:
-    """Recognise a layout by its names.
-
-    Raises:
-        InputError: none of the known ones.
-    """
-    if any(name.startswith(("mask_head.", "bbox_attention.")) for name in state_dict):
-        raise InputError("a segmentation checkpoint; only box checkpoints can be converted")
-    if any(name.startswith("detr.backbone.0.backbone.") for name in state_dict):
-        raise InputError("a checkpoint of the official Detectron2 wrapper; convert the native one that it came from")
-    if PREFIX + "query_embed.weight" in state_dict:
-        return Format.PLUGIN
-    if "query_embed.weight" in state_dict:
-        return Format.NATIVE
-    if {"conv1.weight", "layer1.0.conv1.weight"} <= state_dict.keys():
-        return Format.IMAGENET
-    raise InputError(
-        "not a checkpoint of DETR: expected the names of native DETR (query_embed.weight, transformer...), of this "
-        f"plugin (detr.query_embed.weight, ...) or of torchvision's ResNets, got {', '.join(list(state_dict)[:3])}, ..."
-    )
-
-
-def to_plugin(
-    state_dict: StateDict, format: Format | None = None, *, remove_class_head: bool = False
+def convert(
+    state_dict: StateDict,
+    to: Format,
+    *,
+    label_map: LabelMap | None = None,
+    first_class_id: int | None = None,
+    remove_class_head: bool = False,
+    new_classes: int | None = None,
+    keep_classes: list[str] | None = None,
 ) -> tuple[StateDict, Report]:
-    """Convert a state dict to the plugin's layout.
+    """Convert a state dict of DETR, recognised by its names, to another layout.
 
-    A native class head of 92 rows (COCO's category ids, with 11 rows that were never used) becomes one of 81: the 80
-    classes in the order of their ids, then no-object. Other heads are taken to have contiguous ids from 0 and
-    no-object last.
+    The class head goes through contiguous ids (class_head.py has the rules). The plugin and the wrapper keep it so;
+    native DETR has it by category id, with rows that score nothing in the gaps; Hugging Face has it as published for
+    COCO, and contiguous for other classes.
 
     Args:
-        format: layout of the source; None recognises it.
-        remove_class_head: leave the class head out, so that fine-tuning starts with a new one.
+        label_map: what is known of the classes of the source.
+        first_class_id: 0 or 1: the category id of the first class, where the rows leave it open.
+        remove_class_head: leave the class head out.
+        new_classes: put an untrained class head of so many classes in its place.
+        keep_classes: names of the classes that stay, in the order that they get.
 
     Returns:
         The converted state dict and the report. The source is not changed.
+
+    Raises:
+        InputError: another model, an incomplete one, or a class head that can be read in two ways.
     """
-    format = format or detect_format(state_dict)
-    report = Report(format)
-    converted: StateDict = {}
-    for name, tensor in state_dict.items():
-        native = _native_name(name, format)
-        if native is None or (remove_class_head and native in CLASS_HEAD):
-            report.dropped.append(name)
-            continue
-        if format is Format.NATIVE and native in CLASS_HEAD and len(tensor) == COCO_ROWS:
-            tensor = tensor[COCO_USED_ROWS]
-            report.notes.append(f"{name}: {COCO_ROWS} rows of COCO ids to {len(tensor)} of contiguous ids")
-        converted[PREFIX + native] = tensor
-        report.converted.append(name)
-    return converted, report
+    format = detect_format(state_dict)
+    if format is Format.IMAGENET:
+        raise InputError("ImageNet weights are of a backbone alone: give them to MODEL.WEIGHTS as they are")
+    common, report = checked(state_dict, format)
+    present = [name for name in CLASS_HEAD if name in common]
+    if len(present) == 1:
+        raise InputError(f"half a class head: {present[0]} alone")
+    if present and remove_class_head:
+        report.notes.append("class head removed")
+        common = {name: tensor for name, tensor in common.items() if name not in CLASS_HEAD}
+    elif present:
+        if new_classes is not None:
+            first_class_id = 0  # of the old rows only no-object stays
+        head, note = read_head(
+            *(common[name] for name in CLASS_HEAD), format, label_map=label_map, first_class_id=first_class_id
+        )
+        report.notes.append(note)
+        if new_classes is not None:
+            head = head.renewed(new_classes)
+            report.notes.append(f"in its place an untrained one of {new_classes + 1} rows")
+        if keep_classes is not None:
+            head = head.keep(keep_classes)
+            report.notes.append(f"rows of {', '.join(keep_classes)} and no-object kept")
+        weight, bias, report.label_map = _written(head, to, report)
+        common = common | dict(zip(CLASS_HEAD, (weight, bias), strict=True))
+    elif new_classes is not None or keep_classes is not None:
+        raise InputError("there is no class head in the source")
+    return from_common(common, to), report
 
 
-def _native_name(name: str, format: Format) -> str | None:
-    """Native DETR's name for a tensor, or None for one that has no place in DETR."""
-    if format is Format.PLUGIN:
-        return name.removeprefix(PREFIX) if name.startswith(PREFIX) else None
-    if format is Format.NATIVE:
-        return name
-    return None if name.startswith("fc.") else BACKBONE + name
+def imagenet_to_plugin(state_dict: StateDict) -> tuple[StateDict, Report]:
+    """The weights of torchvision's ImageNet classifier as the plugin's backbone; the classifier is dropped."""
+    common, accounts = to_common(state_dict, Format.IMAGENET)
+    return from_common(common, Format.PLUGIN), _report(Format.IMAGENET, accounts)
+
+
+def checked(state_dict: StateDict, format: Format) -> tuple[StateDict, Report]:
+    """A whole DETR under the common names. What is no part of it is dropped.
+
+    Raises:
+        InputError: a tensor is missing or has an unexpected shape.
+    """
+    common, accounts = to_common(state_dict, format)
+    unknown = set(check_complete(common, architecture_of(common)))
+    accounts = {name: None if common_name in unknown else common_name for name, common_name in accounts.items()}
+    return {name: tensor for name, tensor in common.items() if name not in unknown}, _report(format, accounts)
+
+
+def _report(format: Format, accounts: dict[str, str | None]) -> Report:
+    return Report(
+        format,
+        converted=[name for name, common_name in accounts.items() if common_name is not None],
+        dropped=[name for name, common_name in accounts.items() if common_name is None],
+    )
+
+
+def _written(head: ClassHead, to: Format, report: Report) -> tuple[Tensor, Tensor, LabelMap]:
+    """Weight, bias and label map of a head as the layout has them."""
+    label_map = head.label_map
+    by_id = to is Format.NATIVE or (to is Format.HUGGING_FACE and label_map.ids == LabelMap.coco().ids)
+    if by_id and max(label_map.ids, default=0) > LARGEST_ID:
+        report.notes.append(f"category ids up to {max(label_map.ids)}: written with ids counted from 0 instead")
+        label_map = LabelMap(tuple(range(len(label_map))), label_map.names)
+        by_id = False
+    if not by_id:
+        return head.weight, head.bias, label_map
+    weight, bias = head.rows_by_id()
+    if len(bias) > len(head.bias):
+        report.notes.append(f"{len(bias) - len(head.bias)} rows of unused ids added, which score nothing")
+    return weight, bias, label_map

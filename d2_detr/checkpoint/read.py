@@ -3,36 +3,58 @@
 from __future__ import annotations
 
 import argparse
+import json
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 
+from d2_detr.checkpoint import hugging_face
 from d2_detr.errors import InputError
 
 # Native DETR stores its command line beside the weights. A Namespace is a plain holder of values.
 torch.serialization.add_safe_globals([argparse.Namespace])
 
 
-def read_checkpoint(path: str | Path) -> dict:
-    """Content of a .pth or .safetensors file: `model`, the state dict, and what else was stored.
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Content of a .pth, .bin or .safetensors file, or of a folder of Hugging Face's: `model`, the state dict, and
+    what else was stored. A config.json beside the file, if it is DETR's, is `hugging_face`.
 
     Raises:
         FileNotFoundError: no such file.
         InputError: not a checkpoint, cut short, or one that would run code.
     """
     path = Path(path)
-    if not path.is_file():
+    if path.is_dir():
+        path = hugging_face.weights_file(path)
+        beside = {"hugging_face": hugging_face.read_config(path.parent)}
+    elif not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
+    elif path.name in (hugging_face.WEIGHTS, hugging_face.WEIGHTS_OLD) and (path.parent / hugging_face.CONFIG).exists():
+        beside = {"hugging_face": hugging_face.read_config(path.parent)}
+    else:
+        beside = {}
+    checkpoint = _read_file(path)
+    if not isinstance(checkpoint, dict):
+        raise InputError(f"{path}: holds a {type(checkpoint).__name__}, not a checkpoint")
+    checkpoint = checkpoint if "model" in checkpoint else {"model": checkpoint}
+    if not isinstance(checkpoint["model"], dict):
+        raise InputError(f"{path}: model is a {type(checkpoint['model']).__name__}, not a state dict")
+    if odd := [name for name, value in checkpoint["model"].items() if not isinstance(value, torch.Tensor)]:
+        raise InputError(f"{path}: {odd[0]} of the state dict is a {type(checkpoint['model'][odd[0]]).__name__}")
+    return checkpoint | beside
+
+
+def _read_file(path: Path) -> object:
     if path.suffix == ".pkl":
         raise InputError(f"{path}: a pickle can run code and is not read; give the .pth or .safetensors file instead")
     try:
         if path.suffix == ".safetensors":
-            checkpoint = load_file(path)
-        else:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            return _read_safetensors(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # damaged bytes make the readers stumble in many ways
@@ -41,9 +63,11 @@ def read_checkpoint(path: str | Path) -> dict:
             raise InputError(f"{path}: holds {code[1]}, could run code, and is not read") from error
         reason = str(error) if isinstance(error, RuntimeError) else type(error).__name__
         raise InputError(f"{path}: not a checkpoint, or cut short ({reason}); fetch or save it again") from error
-    if not isinstance(checkpoint, dict):
-        raise InputError(f"{path}: holds a {type(checkpoint).__name__}, not a checkpoint")
-    checkpoint = checkpoint if "model" in checkpoint else {"model": checkpoint}
-    if not isinstance(checkpoint["model"], dict):
-        raise InputError(f"{path}: model is a {type(checkpoint['model']).__name__}, not a state dict")
-    return checkpoint
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    """The tensors, and what this project wrote into the file's own metadata as JSON."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        model = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    return {"model": model} | {key: json.loads(metadata[key]) for key in ("label_map",) if key in metadata}

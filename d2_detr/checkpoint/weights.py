@@ -10,7 +10,18 @@ from urllib.parse import urlparse
 from d2_detr.download import cache_folder, download
 from d2_detr.errors import InputError
 
-# torchvision's ImageNet weights, version 1: what DETR was trained from. The hash is part of the name.
+# Published checkpoints of native DETR, trained on COCO; the hash is part of the file's name.
+_PUBLISHED = "https://dl.fbaipublicfiles.com/detr/detr-{}.pth"
+DETR = {
+    "r50": _PUBLISHED.format("r50-e632da11"),
+    "r50-dc5": _PUBLISHED.format("r50-dc5-f0fb7ef5"),
+    "r101": _PUBLISHED.format("r101-2c7b67e5"),
+    "r101-dc5": _PUBLISHED.format("r101-dc5-a2e86def"),
+    "r50-panoptic": _PUBLISHED.format("r50-panoptic-00ce5173"),
+    "r50-dc5-panoptic": _PUBLISHED.format("r50-dc5-panoptic-da08f1b1"),
+    "r101-panoptic": _PUBLISHED.format("r101-panoptic-40021d53"),
+}
+# torchvision's ImageNet weights, version 1: what DETR was trained from.
 IMAGENET = {
     18: "https://download.pytorch.org/models/resnet18-f37072fd.pth",
     34: "https://download.pytorch.org/models/resnet34-b627a593.pth",
@@ -22,7 +33,8 @@ _DETECTRON2_NAME = re.compile(r"detectron2://ImageNetPretrained/torchvision/R-(\
 
 
 def local_weights(name: str) -> Path:
-    """Path of the file that `name` means: a path itself, an http(s) address or a published name (fetched once).
+    """Path of the file or folder that `name` means: a path itself, or what is fetched once from an http(s) address, a
+    name of native DETR's checkpoints as `detr://r50`, or Detectron2's name of torchvision's ImageNet weights.
 
     Raises:
         InputError: a name that is not known.
@@ -33,6 +45,10 @@ def local_weights(name: str) -> Path:
         if depth not in IMAGENET:
             raise InputError(f"{name}: torchvision has ImageNet weights for the depths {', '.join(map(str, IMAGENET))}")
         name = IMAGENET[depth]
+    elif name.startswith("detr://"):
+        if name.removeprefix("detr://") not in DETR:
+            raise InputError(f"{name}: no such model; published are {', '.join('detr://' + key for key in DETR)}")
+        name = DETR[name.removeprefix("detr://")]
     scheme = urlparse(name).scheme
     if scheme in ("http", "https"):
         file_name = Path(urlparse(name).path).name
@@ -43,7 +59,7 @@ def local_weights(name: str) -> Path:
         folder = cache_folder() if sha256_prefix else cache_folder() / hashlib.sha256(name.encode()).hexdigest()[:12]
         return download(name, folder / file_name, sha256_prefix=sha256_prefix)
     if "://" in name:
-        raise InputError(f"weights {name!r}: no such name; give a path, an https address, or a name as the configs use")
+        raise InputError(f"weights {name!r}: no such name; give a path, an https address, or a name as detr://r50")
     return Path(name)
 
 

@@ -18,8 +18,8 @@ import zlib
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
-
+from d2_detr.data.coco import read_coco
+from d2_detr.data.pictures import picture_size
 from d2_detr.data.synthetic import draw_dataset
 from d2_detr.data.via import via_to_coco
 from d2_detr.download import cache_folder, download, file_sha256
@@ -27,7 +27,6 @@ from d2_detr.errors import InputError
 from d2_detr.files import read_json, write_json
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +35,7 @@ MANIFEST = Path(__file__).parent / "balloon_manifest.json"
 VIA_FILE = "via_region_data.json"
 SPLITS = ("train", "val")
 NAMES = ("balloon", "balloon_drawn")
+CONTIGUOUS_IDS = {1: 0}  # via_to_coco numbers from 1
 DRAWN_PICTURES = {"train": 2000, "val": 100}
 
 
@@ -84,25 +84,24 @@ def _download_into(folder: Path) -> None:
 def convert(folder: Path) -> None:
     """Write the COCO annotations of both splits of a folder that holds pictures and their VIA annotations."""
     for split in SPLITS:
-        write_json(_coco(folder / split), annotation_file(folder, split))
+        write_json(_coco(folder / split), annotation_file(folder, split), overwrite=False)
 
 
 def _coco(folder: Path) -> dict:
     """The COCO annotations of a folder of pictures with their VIA annotations."""
     return via_to_coco(
-        read_json(folder / VIA_FILE), "balloon", partial(picture_size, folder), source=str(folder / VIA_FILE)
+        read_json(folder / VIA_FILE),
+        partial(_picture_size, folder),
+        source=str(folder / VIA_FILE),
+        class_name="balloon",
     )
 
 
-def picture_size(folder: Path, file_name: str) -> tuple[int, int]:
-    """Width and height in pixels as the picture is shown, that is with its EXIF orientation applied."""
-    path = folder / file_name
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: named in {folder / VIA_FILE}, but there is no such picture")
-    with Image.open(path) as picture:
-        width, height = picture.size
-        turned = picture.getexif().get(0x0112, 1) >= 5
-    return (height, width) if turned else (width, height)
+def _picture_size(folder: Path, file_name: str) -> tuple[int, int]:
+    """Width and height in pixels of a picture that the VIA annotations of its folder name."""
+    if not (folder / file_name).is_file():
+        raise FileNotFoundError(f"{folder / file_name}: named in {folder / VIA_FILE}, but there is no such picture")
+    return picture_size(folder / file_name)
 
 
 def count(folder: Path, split: str) -> tuple[int, int]:
@@ -170,7 +169,7 @@ def _load(name: str, split: str) -> list[dict]:
         raise FileNotFoundError(
             f"{path} not found: prepare the dataset first, with\n  python tools/prepare_balloon.py --help"
         )
-    return load_coco_json(str(path), str(folder / split), f"{name}_{split}")
+    return read_coco(path, folder / split).dataset_dicts(folder / split, CONTIGUOUS_IDS)
 
 
 def _register() -> None:
@@ -183,6 +182,7 @@ def _register() -> None:
                 image_root=str(folder / split),
                 evaluator_type="coco",
                 thing_classes=["balloon"],
+                thing_dataset_id_to_contiguous_id=CONTIGUOUS_IDS,
             )
 
 

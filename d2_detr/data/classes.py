@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.errors import InputError
 
 from detectron2.config import CfgNode
@@ -21,6 +22,15 @@ def dataset_classes(name: str) -> list[str]:
     if not hasattr(MetadataCatalog.get(name), "thing_classes"):
         DatasetCatalog.get(name)  # reading the annotations sets the metadata
     return list(MetadataCatalog.get(name).thing_classes)
+
+
+def dataset_label_map(name: str) -> LabelMap:
+    """Names of the classes of a registered dataset, and the category ids that its annotation file has for them."""
+    names = dataset_classes(name)
+    contiguous_ids = getattr(MetadataCatalog.get(name), "thing_dataset_id_to_contiguous_id", None)
+    if contiguous_ids is None:
+        return LabelMap(tuple(range(len(names))), tuple(names))
+    return LabelMap(tuple(sorted(contiguous_ids, key=contiguous_ids.get)), tuple(names))
 
 
 def resolve_num_classes(cfg: CfgNode) -> int:
@@ -50,3 +60,9 @@ def check_num_classes(cfg: CfgNode) -> None:
                 "MODEL.DETR.NUM_CLASSES is %d, dataset %s has %d categories: the other %d rows of the class head will "
                 "learn that they never occur.", num_classes, name, found, num_classes - found,
             )  # fmt: skip
+
+
+def model_label_map(cfg: CfgNode) -> LabelMap | None:
+    """The classes of the model of a config: those of the first training set, if the model has as many."""
+    label_map = dataset_label_map(cfg.DATASETS.TRAIN[0]) if cfg.DATASETS.TRAIN else None
+    return label_map if label_map and len(label_map) == resolve_num_classes(cfg) else None

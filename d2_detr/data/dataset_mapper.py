@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from d2_detr.data.augmentation import build_augmentations
+from d2_detr.data.pictures import read_picture
 
 from detectron2.config import CfgNode, configurable
 from detectron2.data import detection_utils as utils
@@ -57,8 +58,9 @@ class DetrDatasetMapper:
     def __call__(self, dataset_dict: dict) -> dict:
         """Add `image` (3, H, W) uint8 and, in training, `instances` without crowds and without boxes of no area."""
         dataset_dict = dict(dataset_dict)  # nothing below it is changed in place
-        image = utils.read_image(dataset_dict["file_name"], format=self.image_format)
-        utils.check_image_size(dataset_dict, image)
+        image = read_picture(dataset_dict["file_name"], self.image_format, annotated_wh=_annotated_wh(dataset_dict))
+        dataset_dict.setdefault("height", image.shape[0])
+        dataset_dict.setdefault("width", image.shape[1])
 
         augmentations = self.augmentations
         if self.is_train and self.crop_augmentations and np.random.rand() < 0.5:
@@ -75,13 +77,18 @@ class DetrDatasetMapper:
 
     def _instances(self, annotations: list[dict], transforms: T.TransformList, size_hw: tuple[int, int]):
         unused = {"keypoints"} if self.mask_format else {"keypoints", "segmentation"}
-        transformed = [
-            utils.transform_instance_annotations(
-                {key: value for key, value in annotation.items() if key not in unused}, transforms, size_hw
-            )
+        kept = [
+            {key: value for key, value in annotation.items() if key not in unused}
+            # Detectron2's transforms keep integers integers: every resize would cut off up to a pixel.
+            | {"bbox": [float(x) for x in annotation["bbox"]]}
             for annotation in annotations
             if not annotation.get("iscrowd", 0)
         ]
+        transformed = [utils.transform_instance_annotations(annotation, transforms, size_hw) for annotation in kept]
         instances = utils.annotations_to_instances(transformed, size_hw, self.mask_format or "polygon")
         # Empty masks stay in: a box decides what is an object, and its mask may vanish at low resolution.
         return utils.filter_empty_instances(instances, by_mask=False)
+
+
+def _annotated_wh(dataset_dict: dict) -> tuple[int, int] | None:
+    return (dataset_dict["width"], dataset_dict["height"]) if "width" in dataset_dict else None

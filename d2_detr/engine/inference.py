@@ -17,9 +17,13 @@ from detectron2.structures import Instances
 
 
 def load_model(cfg: CfgNode) -> nn.Module:
-    """The model of a config with MODEL.WEIGHTS loaded, in evaluation mode."""
+    """The model of a config with MODEL.WEIGHTS loaded, in evaluation mode.
+
+    Raises:
+        InputError: the weights have no class head that fits the model.
+    """
     model = build_model(cfg)
-    DetrCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    DetrCheckpointer(model, new_class_head=False).load(cfg.MODEL.WEIGHTS)
     return model.eval()
 
 

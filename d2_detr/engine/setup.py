@@ -5,26 +5,34 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+from pathlib import Path
 
 import torch
 
+from d2_detr.checkpoint.checkpointer import read_fitting
 from d2_detr.config import add_detr_config, config_path
+from d2_detr.data import custom
+from d2_detr.data.class_table import check_pictures, show_data
 from d2_detr.data.classes import check_num_classes, resolve_num_classes
 from d2_detr.errors import InputError
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.engine import default_setup
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 logger = logging.getLogger(__name__)
 
 
-def load_config(config_file: str, opts: list[str]) -> CfgNode:
+def load_config(config_file: str, opts: list[str], data: str = "") -> CfgNode:
     """Defaults, overridden by a file (a path or the bare name of a shipped one) and by KEY VALUE pairs.
 
-    MODEL.DEVICE "cuda" becomes "cpu" where there is no CUDA device.
+    MODEL.DEVICE "cuda" becomes "cpu" where there is no CUDA device. A dataset of one's own is registered.
+
+    Args:
+        data: folder of a dataset in COCO layout, in place of the file's datasets; its classes are counted.
 
     Raises:
         InputError: no such file, or a key that does not exist.
@@ -34,6 +42,9 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
     try:
         if config_file:
             cfg.merge_from_file(str(config_path(config_file)), allow_unsafe=False)
+        if data:
+            cfg.DATASETS.CUSTOM, cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = data, (custom.TRAIN,), (custom.VAL,)
+            cfg.MODEL.DETR.NUM_CLASSES = -1
         cfg.merge_from_list(opts)
     except KeyError as error:
         raise InputError(f"config {config_file} {' '.join(opts)}: {error.args[0]}") from error
@@ -41,26 +52,48 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
         raise InputError(f"options {' '.join(opts)}: {error}; options come in pairs, KEY VALUE") from error
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"  # Detectron2's default names a GPU that this machine does not have
+    if cfg.DATASETS.CUSTOM:
+        custom.register_custom(cfg.DATASETS.CUSTOM)
     return cfg
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
     """The config of a run, with what follows from the data filled in, and Detectron2's default_setup done.
 
+    Mistakes in the data and in MODEL.WEIGHTS show here, before anything is written but a line in the log.
+
     The config that is logged and written to OUTPUT_DIR has the class count and the iterations as numbers, so that it
     repeats the run and builds the model without the data.
     """
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, args.opts, getattr(args, "data", ""))
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="d2_detr")
     check_num_classes(cfg)
     cfg.MODEL.DETR.NUM_CLASSES = resolve_num_classes(cfg)
     if not args.eval_only:
         resolve_schedule(cfg)
+    if comm.is_main_process():
+        if not (args.resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()):
+            check_weights(cfg, new_class_head=not args.eval_only)
+        check_pictures(cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+        if not args.eval_only:
+            show_data(cfg)
     cfg.freeze()
     if args.config_file:
         args.config_file = str(config_path(args.config_file))  # default_setup copies the file to the log
     default_setup(cfg, args)
     return cfg
+
+
+def check_weights(cfg: CfgNode, *, new_class_head: bool) -> None:
+    """See that MODEL.WEIGHTS can be had and fits the model of the config, which takes no memory here.
+
+    Raises:
+        FileNotFoundError, ConnectionError, InputError: it does not.
+    """
+    if cfg.MODEL.WEIGHTS:
+        with torch.device("meta"):
+            model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
+        read_fitting(cfg.MODEL.WEIGHTS, model.state_dict(), new_class_head=new_class_head)
 
 
 def resolve_schedule(cfg: CfgNode) -> None:

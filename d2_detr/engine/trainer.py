@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from d2_detr.checkpoint.checkpointer import DetrCheckpointer
+from d2_detr.data.classes import model_label_map
 from d2_detr.data.dataset_mapper import DetrDatasetMapper
 from d2_detr.engine.hooks import ProgressPrinter
 from d2_detr.engine.optimizer import build_optimizer
@@ -38,7 +39,9 @@ class Trainer(DefaultTrainer):
         model.register_forward_hook(self._keep_losses)
         self._trainer = (AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer)(model, loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = DetrCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer = DetrCheckpointer(
+            model, cfg.OUTPUT_DIR, label_map=model_label_map(cfg), config=cfg.dump(), trainer=weakref.proxy(self)
+        )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg

@@ -7,8 +7,15 @@ import torch
 import torchvision
 
 from d2_detr.checkpoint.checkpointer import DetrCheckpointer
+from d2_detr.checkpoint.class_head import LabelMap
+from d2_detr.checkpoint.convert import Format, convert
+from d2_detr.checkpoint.fit import fitted
+from d2_detr.checkpoint.layouts import from_common
+from d2_detr.checkpoint.metadata import Metadata
+from d2_detr.checkpoint.write import write_checkpoint
 from d2_detr.engine import load_config
 from d2_detr.errors import InputError
+from tests.checkpoint.states import architecture, assert_same, common_state
 
 from detectron2.modeling import build_model
 
@@ -17,8 +24,8 @@ from detectron2.modeling import build_model
 def build(tiny_opts):
     """A tiny Detr with other parameters at each call."""
 
-    def build(num_classes=1):
-        opts = [*tiny_opts, "MODEL.DETR.NUM_CLASSES", str(num_classes)]
+    def build(num_classes=1, opts=()):
+        opts = [*tiny_opts, "MODEL.DETR.NUM_CLASSES", str(num_classes), *opts]
         return build_model(load_config("detr_compact_balloon.yaml", opts))
 
     return build
@@ -26,6 +33,11 @@ def build(tiny_opts):
 
 def copied_state(model):
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def whole(model):
+    """Without the counters of batch norm, for which the other layouts have no place."""
+    return {name: tensor for name, tensor in copied_state(model).items() if "num_batches" not in name}
 
 
 def native_state(model):
@@ -43,7 +55,7 @@ def messages(monkeypatch):
 
     def watch(checkpointer):
         found = []
-        monkeypatch.setattr(checkpointer.logger, "warning", lambda message, *args: found.append(str(message)))
+        monkeypatch.setattr(checkpointer.logger, "warning", lambda message, *args: found.append(str(message) % args))
         return found
 
     return watch
@@ -142,18 +154,110 @@ def test_a_class_head_of_another_size_is_skipped_and_named_and_the_rest_is_loade
     head = {"detr.class_embed.weight", "detr.class_embed.bias"}
     after = copied_state(loaded)
     assert differing(copied_state(saved) | {name: before[name] for name in head}, after) == set()
-    for name in head:
-        assert any(name in warning and "(4" in warning and "(2" in warning for warning in warnings), warnings
+    (said,) = [warning for warning in warnings if "class head" in warning]
+    assert "4 rows does not fit 1 class" in said and "starts anew, all else is loaded" in said
+
+
+def test_a_model_that_is_only_evaluated_needs_a_class_head_that_fits(build, tmp_path):
+    DetrCheckpointer(build(3), str(tmp_path)).save("model")
+    loaded = build(1)
+    before = copied_state(loaded)
+    with pytest.raises(InputError, match=r"model\.pth: .*4 rows does not fit 1 class.*nothing to evaluate"):
+        DetrCheckpointer(loaded, new_class_head=False).load(str(tmp_path / "model.pth"))
+    assert differing(before, copied_state(loaded)) == set()
+
+
+@pytest.mark.parametrize("format", [Format.NATIVE, Format.WRAPPER, Format.HUGGING_FACE], ids=lambda f: f.value)
+def test_a_file_of_every_layout_loads_directly(build, tmp_path, format):
+    saved, loaded = build(3), build(3)
+    state_dict, _ = convert(whole(saved), format)
+    write_checkpoint(tmp_path / "model.pth", state_dict, Format.NATIVE, Metadata())
+    DetrCheckpointer(loaded).load(str(tmp_path / "model.pth"))
+    assert differing(copied_state(saved), copied_state(loaded)) == set()
+
+
+def test_a_checkpoint_of_three_rows_fills_a_model_of_one_class_and_one_of_two(build, tmp_path):
+    native = native_state(build(2))
+    torch.save({"model": native}, tmp_path / "native.pth")
+    bias = native["class_embed.bias"]
+    for num_classes, rows in {1: [1, 2], 2: [0, 1, 2]}.items():
+        loaded = build(num_classes)
+        DetrCheckpointer(loaded, new_class_head=False).load(str(tmp_path / "native.pth"))
+        assert torch.equal(loaded.state_dict()["detr.class_embed.bias"], bias[rows])
+
+
+def test_queries_of_another_number_are_left_out_with_the_key_that_keeps_them(build, tmp_path, messages):
+    DetrCheckpointer(build(), str(tmp_path)).save("model")
+    loaded = build(opts=("MODEL.DETR.NUM_OBJECT_QUERIES", "4"))
+    before = loaded.state_dict()["detr.query_embed.weight"].clone()
+    checkpointer = DetrCheckpointer(loaded)
+    warnings = messages(checkpointer)
+    checkpointer.load(str(tmp_path / "model.pth"))
+    assert torch.equal(loaded.state_dict()["detr.query_embed.weight"], before)
+    assert any("15 object queries, the model 4" in w and "NUM_OBJECT_QUERIES 15" in w for w in warnings)
+
+
+@pytest.mark.parametrize(
+    ("opts", "said"),
+    [
+        (("MODEL.DETR.ENC_LAYERS", "2"), r"encoder_layers 1, here 2.*MODEL\.DETR\.ENC_LAYERS"),
+        (("MODEL.DETR.HIDDEN_DIM", "16"), r"hidden_dim 32, here 16.*MODEL\.DETR\.HIDDEN_DIM"),
+        (("MODEL.RESNETS.DEPTH", "34"), r"depth 18, here 34.*MODEL\.RESNETS\.DEPTH"),
+        (("MODEL.DETR.PRE_NORM", "True"), r"pre_norm False, here True.*MODEL\.DETR\.PRE_NORM"),
+    ],
+    ids=["layers", "width", "backbone", "pre_norm"],
+)
+def test_a_detr_of_other_sizes_is_refused_with_sizes_and_keys(build, tmp_path, opts, said):
+    DetrCheckpointer(build(), str(tmp_path)).save("model")
+    loaded = build(opts=opts)
+    before = copied_state(loaded)
+    with pytest.raises(InputError, match=said):
+        DetrCheckpointer(loaded).load(str(tmp_path / "model.pth"))
+    assert differing(before, copied_state(loaded)) == set()
+
+
+def test_imagenet_weights_of_another_depth_are_refused(build, tmp_path):
+    torch.save({"conv1.weight": torch.zeros(9), "layer1.0.conv1.weight": torch.zeros(9)}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"other\.pth: nothing of it fits"):
+        DetrCheckpointer(build()).load(str(tmp_path / "other.pth"))
+
+
+def test_a_model_with_detectron2s_own_resnet_is_filled_from_the_names_of_torchvision():
+    common = common_state(architecture(rows=5))
+    model = from_common(common, Format.PLUGIN, detectron2_backbone=True)
+    assert "detr.backbone.0.stem.conv1.norm.weight" in model and "detr.backbone.0.res4.0.shortcut.weight" in model
+    for format in (Format.NATIVE, Format.WRAPPER, Format.PLUGIN, Format.HUGGING_FACE):
+        assert_same(fitted(from_common(common, format), model).state_dict, model)
+
+
+# ---- what lies beside the weights
+
+
+def test_label_map_and_config_are_saved_beside_the_weights(build, tmp_path):
+    cats = LabelMap((3, 9), ("cat", "dog"))
+    DetrCheckpointer(build(2), str(tmp_path), label_map=cats, config="MODEL: {}").save("model")
+    saved = torch.load(tmp_path / "model.pth", weights_only=True)
+    assert saved["label_map"] == {"ids": [3, 9], "names": ["cat", "dog"]} and saved["config"] == "MODEL: {}"
+
+
+def test_classes_of_other_names_are_warned_about_and_those_of_the_same_are_not(build, tmp_path, messages):
+    DetrCheckpointer(build(2), str(tmp_path), label_map=LabelMap((0, 1), ("cat", "dog"))).save("model")
+    for names, warned in {("cow", "pig"): True, ("cat", "dog"): False}.items():
+        checkpointer = DetrCheckpointer(build(2), label_map=LabelMap((0, 1), names))
+        warnings = messages(checkpointer)
+        checkpointer.load(str(tmp_path / "model.pth"))
+        assert any("trained for the classes" in warning for warning in warnings) == warned
 
 
 # ---- mistakes and interruptions
 
 
-@pytest.mark.parametrize("name", ["missing.pth", "folder"])
-def test_a_missing_file_is_named(build, tmp_path, name):
+def test_a_missing_file_is_named(build, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"missing\.pth: no such checkpoint"):
+        DetrCheckpointer(build()).load(str(tmp_path / "missing.pth"))
     (tmp_path / "folder").mkdir()
-    with pytest.raises(FileNotFoundError, match=f"{name}: no such checkpoint"):
-        DetrCheckpointer(build()).load(str(tmp_path / name))
+    with pytest.raises(InputError, match=r"folder: neither model\.safetensors nor"):
+        DetrCheckpointer(build()).load(str(tmp_path / "folder"))
 
 
 def test_after_a_load_that_failed_the_next_one_works(build, tmp_path):

@@ -1,125 +1,228 @@
-"""Conversion of state dicts, with an account of every key."""
+"""Conversion between the layouts: bit-exact both ways, with an account of every key."""
 
 import copy
 
 import pytest
 import torch
 import torchvision
+from hypothesis import given, settings
 
-from d2_detr.checkpoint.convert import Format, detect_format, to_plugin
+from d2_detr.checkpoint.class_head import NOTHING, LabelMap
+from d2_detr.checkpoint.convert import CLASS_HEAD, Format, convert, detect_format, imagenet_to_plugin
+from d2_detr.checkpoint.layouts import from_common
 from d2_detr.errors import InputError
 from d2_detr.modeling.backbone import TorchvisionResNet
+from tests.checkpoint.states import architecture, architectures, assert_same, common_state
 
-# The category ids that COCO's annotations use, written out from its list of names: person 1 .. toothbrush 90.
-COCO_IDS = [
-    *range(1, 12), *range(13, 26), 27, 28, *range(31, 45), *range(46, 66), 67, 70, *range(72, 83), *range(84, 91)
-]  # fmt: skip
-NO_OBJECT = 91
-
-
-def native(rows=92):
-    """The names of native DETR; every row of the class head holds its own number."""
-    return {
-        "transformer.encoder.layers.0.norm1.weight": torch.full((8,), 2.0),
-        "class_embed.weight": torch.arange(rows).float()[:, None].repeat(1, 8),
-        "class_embed.bias": torch.arange(rows).float(),
-        "bbox_embed.layers.0.bias": torch.full((8,), 3.0),
-        "query_embed.weight": torch.full((92, 8), 4.0),
-        "input_proj.bias": torch.full((8,), 5.0),
-        "backbone.0.body.conv1.weight": torch.full((4, 3, 7, 7), 6.0),
-    }
+DETR_FORMATS = [format for format in Format if format is not Format.IMAGENET]
+formats = pytest.mark.parametrize("format", DETR_FORMATS, ids=lambda format: format.value)
+targets = pytest.mark.parametrize("to", DETR_FORMATS, ids=lambda format: f"to-{format.value}")
 
 
-def plugin():
-    return {f"detr.{name}": tensor for name, tensor in native(3).items()}
+def state(format=Format.NATIVE, **sizes):
+    return from_common(common_state(architecture(**sizes)), format)
 
 
-def imagenet():
-    return torchvision.models.resnet18(weights=None).state_dict()
+def head(state_dict, name="bias"):
+    return next(t for key, t in state_dict.items() if key.endswith((f"class_embed.{name}", f"classifier.{name}")))
 
 
-LAYOUTS = {Format.NATIVE: native, Format.PLUGIN: plugin, Format.IMAGENET: imagenet}
-layouts = pytest.mark.parametrize("format", LAYOUTS, ids=lambda format: format.name.lower())
+# ---- names
 
 
-def assert_same(a, b):
-    assert list(a) == list(b)
-    for name, tensor in a.items():
-        assert torch.equal(tensor, b[name]), name
+@settings(max_examples=25, deadline=None)
+@given(architectures())
+def test_there_and_back_is_bit_exact_for_every_size_and_backbone(sizes):
+    common = common_state(sizes)
+    for format in DETR_FORMATS:
+        if format is Format.HUGGING_FACE and sizes.pre_norm:
+            continue
+        native = from_common(common, Format.NATIVE)
+        there, report = convert(native, format, first_class_id=0)
+        assert detect_format(there) is format
+        assert sorted(report.converted) == sorted(native) and report.dropped == []
+        back, _ = convert(there, Format.NATIVE, first_class_id=0)
+        assert_same(back, native)
 
 
-@layouts
-def test_a_layout_is_recognised_by_its_names(format):
-    assert detect_format(LAYOUTS[format]()) is format
-    assert to_plugin(LAYOUTS[format]())[1].format is format
-
-
-@layouts
-@pytest.mark.parametrize("remove_class_head", [False, True], ids=["whole", "without_class_head"])
-def test_every_key_is_converted_once_or_dropped_once_and_the_source_stays_as_it_was(format, remove_class_head):
-    source = LAYOUTS[format]()
-    before = copy.deepcopy(source)
-    converted, report = to_plugin(source, remove_class_head=remove_class_head)
-    assert sorted(report.converted + report.dropped) == sorted(source)
-    assert len(converted) == len(report.converted)
-    assert all(name.startswith("detr.") for name in converted)
+@formats
+@targets
+def test_every_format_converts_to_every_other(format, to):
+    source = state(format, masks=True)
+    before = copy.copy(source)
+    converted, report = convert(source, to, first_class_id=0)
+    assert_same(converted, state(to, masks=True))
+    assert report.format is format and sorted(report.converted) == sorted(source)
     assert_same(source, before)
 
 
-# ---- native DETR
+@formats
+def test_what_is_not_of_detr_is_dropped_and_named(format):
+    source = state(format) | {"criterion.empty_weight": torch.ones(4), "ema.decay": torch.ones(())}
+    converted, report = convert(source, Format.PLUGIN, first_class_id=0)
+    assert sorted(report.dropped) == ["criterion.empty_weight", "ema.decay"]
+    assert "2 dropped" in str(report) and "ema.decay" in str(report)
+    assert_same(converted, state(Format.PLUGIN))
 
 
-def test_native_names_get_the_prefix_and_tensors_stay():
-    converted, report = to_plugin(native(3))
-    assert_same(converted, plugin())
-    assert report.dropped == [] and report.notes == []
+@formats
+def test_a_prefix_of_parallel_training_is_taken_off(format):
+    source = {f"module.{name}": tensor for name, tensor in state(format).items()}
+    assert_same(convert(source, Format.PLUGIN, first_class_id=0)[0], state(Format.PLUGIN))
 
 
-def test_of_92_rows_the_80_of_coco_and_no_object_stay_in_order():
-    assert len(COCO_IDS) == 80
-    converted, report = to_plugin(native(92))
-    expected = [float(row) for row in (*COCO_IDS, NO_OBJECT)]
-    assert converted["detr.class_embed.bias"].tolist() == expected
-    assert converted["detr.class_embed.weight"].tolist() == [[row] * 8 for row in expected]
-    assert len(report.notes) == 2 and "92 rows of COCO ids to 81" in report.notes[0]
+def test_the_names_of_the_wrapper_are_detectron2s():
+    names = state(Format.WRAPPER, masks=True)
+    for name in [
+        "detr.detr.backbone.0.backbone.stem.conv1.norm.running_var",
+        "detr.detr.backbone.0.backbone.res2.0.shortcut.norm.bias",
+        "detr.detr.backbone.0.backbone.res5.2.conv3.weight",
+        "detr.detr.transformer.decoder.layers.1.multihead_attn.in_proj_weight",
+        "detr.mask_head.lay1.weight",
+    ]:
+        assert name in names
+    assert "detr.backbone.0.backbone.res4.5.conv2.norm.weight" in state(Format.WRAPPER)
 
 
-def test_only_the_class_head_loses_rows():
-    assert to_plugin(native(92))[0]["detr.query_embed.weight"].shape == (92, 8)
+def test_the_names_of_hugging_face_are_those_of_its_files():
+    names = state(Format.HUGGING_FACE)
+    for name in [
+        "model.backbone.conv_encoder.model.layer1.0.downsample.1.running_mean",
+        "model.encoder.layers.0.self_attn.q_proj.weight",
+        "model.decoder.layers.1.encoder_attn.out_proj.bias",
+        "model.decoder.layers.1.encoder_attn_layer_norm.bias",
+        "model.decoder.layers.0.final_layer_norm.weight",
+        "model.decoder.layernorm.weight",
+        "model.query_position_embeddings.weight",
+        "class_labels_classifier.weight",
+        "bbox_predictor.layers.2.bias",
+    ]:
+        assert name in names
+    assert "mask_head.lay1.weight" in state(Format.HUGGING_FACE, masks=True)
 
 
-@pytest.mark.parametrize("rows", [2, 81, 91, 93, 251])
-def test_another_number_of_rows_is_kept_as_it_is(rows):
-    converted, _ = to_plugin(native(rows))
-    assert converted["detr.class_embed.bias"].tolist() == list(range(rows))
+def test_queries_keys_and_values_are_the_thirds_of_torchs_projection():
+    native, theirs = state(), state(Format.HUGGING_FACE)
+    whole = native["transformer.decoder.layers.1.multihead_attn.in_proj_weight"]
+    for part, letter in zip(whole.split(8), "qkv", strict=True):
+        assert torch.equal(theirs[f"model.decoder.layers.1.encoder_attn.{letter}_proj.weight"], part)
 
 
-def test_92_rows_in_the_layout_of_the_plugin_are_92_rows():
-    converted, _ = to_plugin({f"detr.{name}": tensor for name, tensor in native(92).items()})
-    assert len(converted["detr.class_embed.bias"]) == 92
+def test_the_names_that_transformers_5_has_in_memory_are_read():
+    source = {}
+    for name, tensor in state(Format.HUGGING_FACE).items():
+        name = name.replace("backbone.conv_encoder.", "backbone.").replace("out_proj", "o_proj")
+        source[name.replace(".fc1", ".mlp.fc1").replace(".fc2", ".mlp.fc2")] = tensor
+    assert_same(convert(source, Format.NATIVE, first_class_id=0)[0], state())
 
 
-@pytest.mark.parametrize("prefix", ["", "detr."], ids=["native", "plugin"])
-def test_without_the_class_head_nothing_else_is_missing_and_the_report_says_so(prefix):
-    source = {prefix + name: tensor for name, tensor in native().items()}
-    converted, report = to_plugin(source, remove_class_head=True)
-    head = [f"{prefix}class_embed.weight", f"{prefix}class_embed.bias"]
-    assert report.dropped == head and report.notes == []
-    assert set(converted) == {f"detr.{name}" for name in native() if "class_embed" not in name}
-    assert f"2 dropped ({', '.join(head)})" in str(report)
+def test_hugging_faces_own_resnet_is_read():
+    body = "model.backbone.conv_encoder.model."
+    renamed = {
+        "conv1.weight": "embedder.embedder.convolution.weight",
+        "bn1.bias": "embedder.embedder.normalization.bias",
+        "layer1.2.conv3.weight": "encoder.stages.0.layers.2.layer.2.convolution.weight",
+        "layer4.0.bn1.running_var": "encoder.stages.3.layers.0.layer.0.normalization.running_var",
+        "layer2.0.downsample.0.weight": "encoder.stages.1.layers.0.shortcut.convolution.weight",
+        "layer2.0.downsample.1.weight": "encoder.stages.1.layers.0.shortcut.normalization.weight",
+    }
+    source = state(Format.HUGGING_FACE)
+    for name, theirs in renamed.items():
+        source[body + theirs] = source.pop(body + name)
+    assert_same(convert(source, Format.NATIVE, first_class_id=0)[0], state())
 
 
-# ---- this plugin's own
+# ---- the class head
 
 
-def test_the_plugins_own_layout_comes_back_as_it_is():
-    assert_same(to_plugin(plugin())[0], plugin())
+def test_cocos_92_rows_become_81_and_come_back_as_92_of_which_11_score_nothing():
+    native = state(rows=92)
+    plugin, report = convert(native, Format.PLUGIN)
+    assert len(head(plugin)) == 81 and report.label_map == LabelMap.coco()
+    assert torch.equal(head(plugin)[[0, 79, 80]], head(native)[[1, 90, 91]]), "person, toothbrush, no-object"
+    back, report = convert(plugin, Format.NATIVE)
+    used = [*LabelMap.coco().ids, 91]
+    assert torch.equal(head(back)[used], head(native)[used])
+    unused = sorted(set(range(92)) - set(used))
+    assert len(unused) == 11 and (head(back)[unused] == NOTHING).all() and (head(back, "weight")[unused] == 0).all()
+    assert any("11 rows of unused ids added" in note for note in report.notes)
 
 
-def test_what_is_not_of_the_network_is_dropped_and_not_renamed():
-    converted, report = to_plugin(plugin() | {"criterion.empty_weight": torch.ones(4)})
-    assert report.dropped == ["criterion.empty_weight"]
-    assert_same(converted, plugin())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rows_that_came_back_change_no_probability(dtype):
+    plugin = state(Format.PLUGIN, rows=81)
+    native, _ = convert(plugin, Format.NATIVE)
+    states = 3 * torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+
+    def probabilities(state_dict):
+        weight, bias = (head(state_dict, name).to(dtype) for name in ("weight", "bias"))
+        return (states.to(dtype) @ weight.T + bias).float().softmax(-1)
+
+    theirs, ours = probabilities(native), probabilities(plugin)
+    used = [*LabelMap.coco().ids, 91]
+    assert (theirs[:, used] - ours).abs().max() < 1e-6
+    assert theirs.sum(-1).sub(theirs[:, used].sum(-1)).abs().max() < 1e-6
+
+
+def test_classes_with_gaps_in_their_ids_go_to_native_by_id_and_come_back_bit_exact():
+    plugin, label_map = state(Format.PLUGIN, rows=4), LabelMap((3, 7, 20), ("disc", "square", "triangle"))
+    native, report = convert(plugin, Format.NATIVE, label_map=label_map)
+    assert len(head(native)) == 22 and torch.equal(head(native)[[3, 7, 20, 21]], head(plugin))
+    back, report = convert(native, Format.PLUGIN, label_map=report.label_map)
+    assert_same(back, plugin)
+    assert report.label_map == label_map
+
+
+def test_ids_that_would_need_thousands_of_rows_are_counted_anew_and_it_is_said():
+    label_map = LabelMap((5, 1_000_003), ("a", "b"))
+    native, report = convert(state(Format.PLUGIN, rows=3), Format.NATIVE, label_map=label_map)
+    assert len(head(native)) == 3 and any("1000003" in note for note in report.notes)
+    assert report.label_map == LabelMap((0, 1), ("a", "b"))
+
+
+def test_hugging_face_has_cocos_head_by_id_and_any_other_counted():
+    coco, _ = convert(state(rows=92), Format.HUGGING_FACE)
+    assert len(head(coco)) == 92
+    label_map = LabelMap((3, 7, 20), ("disc", "square", "triangle"))
+    other, report = convert(state(Format.PLUGIN, rows=4), Format.HUGGING_FACE, label_map=label_map)
+    assert len(head(other)) == 4 and report.label_map == label_map
+
+
+@formats
+def test_without_its_class_head_nothing_else_is_missing(format):
+    converted, report = convert(state(format, rows=80), Format.PLUGIN, remove_class_head=True)
+    removed = {f"detr.{name}" for name in CLASS_HEAD}
+    assert_same(converted, {k: t for k, t in state(Format.PLUGIN, rows=80).items() if k not in removed})
+    assert "class head removed" in report.notes and report.label_map is None
+
+
+def test_a_model_without_class_head_converts_and_an_edit_of_it_is_an_error():
+    source = {name: tensor for name, tensor in state().items() if name not in CLASS_HEAD}
+    assert_same(convert(source, Format.NATIVE)[0], source)
+    with pytest.raises(InputError, match="no class head"):
+        convert(source, Format.NATIVE, keep_classes=["person"])
+
+
+def test_classes_that_are_kept_are_those_named_in_the_order_given():
+    native = state(rows=92)
+    plugin, report = convert(native, Format.PLUGIN, keep_classes=["dog", "person"])
+    assert torch.equal(head(plugin), head(native)[[18, 1, 91]])
+    assert report.label_map == LabelMap((0, 1), ("dog", "person"))
+
+
+def test_a_class_that_is_not_there_is_refused_by_name():
+    with pytest.raises(InputError, match="class unicorn: not in the head, which knows person, bicycle"):
+        convert(state(rows=92), Format.PLUGIN, keep_classes=["person", "unicorn"])
+
+
+def test_a_new_head_has_the_size_asked_for_and_knows_no_object_and_is_the_same_at_every_call():
+    source = state(rows=80)  # which cannot be read, and need not be
+    converted, report = convert(source, Format.PLUGIN, new_classes=3)
+    assert head(converted, "weight").shape == (4, 8)
+    assert torch.equal(head(converted)[-1], head(source)[-1])
+    assert torch.equal(head(converted, "weight")[-1], head(source, "weight")[-1])
+    assert_same(converted, convert(source, Format.PLUGIN, new_classes=3)[0])
+    assert any("untrained one of 4 rows" in note for note in report.notes)
 
 
 # ---- torchvision's ImageNet weights
@@ -130,34 +233,54 @@ def test_imagenet_weights_have_the_names_of_the_backbone_and_the_classifier_is_d
     with torch.device("meta"):  # names and shapes are enough
         source = getattr(torchvision.models, f"resnet{depth}")(weights=None).state_dict()
         backbone = TorchvisionResNet(depth=depth, norm="BN", freeze_at=0).state_dict()
-    converted, report = to_plugin(source)
+    converted, report = imagenet_to_plugin(source)
     assert report.dropped == ["fc.weight", "fc.bias"]
     assert list(converted) == [f"detr.backbone.0.{name}" for name in backbone]
     assert converted["detr.backbone.0.body.conv1.weight"] is source["conv1.weight"]
+    with pytest.raises(InputError, match="backbone alone"):
+        convert(source, Format.NATIVE)
 
 
 # ---- refused
 
 
+def without(name, **sizes):
+    return {key: tensor for key, tensor in state(**sizes).items() if key != name}
+
+
 @pytest.mark.parametrize(
-    "names",
+    ("source", "message"),
     [
-        ["detr.query_embed.weight", "mask_head.lay1.weight"],
-        ["bbox_attention.q_linear.weight", "detr.query_embed.weight"],
+        ({"model.0.weight": torch.zeros(1), "epoch": 3}, r"not a checkpoint of DETR.*got epoch, model\.0\.weight"),
+        ({}, "not a checkpoint of DETR"),
+        (without("input_proj.weight"), r"input_proj\.weight is missing"),
+        (without("transformer.encoder.layers.0.norm1.bias"), r"1 of \d+ tensors are missing, first .*norm1\.bias"),
+        (without("backbone.0.body.layer3.4.conv2.weight"), r"missing, first backbone.*layer3\.4\.conv2"),
+        (without("class_embed.bias"), r"half a class head: class_embed\.weight"),
+        (state() | {"bbox_embed.layers.2.weight": torch.zeros(3, 8)}, r"layers\.2\.weight has the shape \(3, 8\)"),
+        (state() | {"input_proj.weight": torch.zeros(8)}, r"input_proj\.weight has the shape \(8,\)"),
+        (state(pre_norm=True), "pre-norm"),
     ],
-    ids=["mask_head", "attention"],
-)
-def test_a_segmentation_checkpoint_is_refused_by_name(names):
-    with pytest.raises(InputError, match="segmentation checkpoint"):
-        to_plugin(dict.fromkeys(names, torch.zeros(1)))
+    ids=[
+        "unknown", "empty", "no_projection", "layer_incomplete", "backbone_incomplete", "half_head", "wrong_shape",
+        "wrong_dimensions", "pre_norm",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_converted_is_refused_by_name(source, message):
+    with pytest.raises(InputError, match=message):
+        convert(source, Format.HUGGING_FACE, first_class_id=0)
 
 
-def test_an_unknown_layout_is_refused_with_its_names_and_the_known_ones():
-    with pytest.raises(InputError, match=r"query_embed\.weight.*torchvision.*got model\.0\.weight, epoch, ") as error:
-        to_plugin({"model.0.weight": torch.zeros(1), "epoch": 3, "a": 1, "b": 2})
-    assert "b" not in str(error.value).split("got")[1].split(", ")
+def test_a_projection_without_its_fellows_and_two_tensors_for_one_place_are_refused():
+    theirs = state(Format.HUGGING_FACE)
+    key = "model.encoder.layers.1.self_attn.{}_proj.weight"
+    with pytest.raises(InputError, match=r"k_proj\.weight is missing beside"):
+        convert({name: t for name, t in theirs.items() if name != key.format("k")}, Format.NATIVE)
+    twice = theirs | {"model.backbone.model.conv1.weight": torch.zeros(64, 3, 7, 7)}
+    with pytest.raises(InputError, match=r"second tensor for backbone\.0\.body\.conv1\.weight"):
+        convert(twice, Format.NATIVE)
 
 
-def test_an_empty_state_dict_is_refused():
-    with pytest.raises(InputError, match="not a checkpoint of DETR"):
-        to_plugin({})
+def test_a_head_that_can_be_read_in_two_ways_is_refused_with_the_remedy():
+    with pytest.raises(InputError, match=r"3 rows is of 2 classes .* or of 1 class .*--first-class-id 0 or 1"):
+        convert(state(rows=3), Format.PLUGIN)

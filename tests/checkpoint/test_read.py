@@ -154,9 +154,8 @@ def test_a_file_that_holds_no_dict_is_an_error_that_says_what_it_holds(tmp_path,
         read_checkpoint(tmp_path / "detr.pth")
 
 
-@pytest.mark.parametrize("name", ["missing.pth", "missing.safetensors", "missing.pkl", "folder.pth"])
+@pytest.mark.parametrize("name", ["missing.pth", "missing.safetensors", "missing.pkl"])
 def test_what_is_no_file_is_named(tmp_path, name):
-    (tmp_path / "folder.pth").mkdir()
     with pytest.raises(FileNotFoundError) as error:
         read_checkpoint(tmp_path / name)
     assert str(error.value) == f"{tmp_path / name}: no such checkpoint"
@@ -166,3 +165,9 @@ def test_a_pickle_is_refused_unread_with_the_remedy(tmp_path):
     (tmp_path / "R-50.pkl").write_bytes(b"not even a pickle")
     with pytest.raises(InputError, match=r"R-50\.pkl: a pickle can run code.*\.pth or \.safetensors"):
         read_checkpoint(tmp_path / "R-50.pkl")
+
+
+def test_a_state_dict_of_anything_but_tensors_is_an_error_that_names_it(tmp_path):
+    torch.save({"model": {"a": torch.zeros(1), "b": [1, 2]}}, tmp_path / "detr.pth")
+    with pytest.raises(InputError, match=r"detr\.pth: b of the state dict is a list"):
+        read_checkpoint(tmp_path / "detr.pth")

@@ -49,14 +49,33 @@ def test_detectron2s_name_means_torchvisions_own_file_with_its_hash(asked, cache
 
 
 @pytest.mark.parametrize(
+    ("name", "file_name"),
+    [
+        ("r50", "detr-r50-e632da11.pth"),
+        ("r50-dc5", "detr-r50-dc5-f0fb7ef5.pth"),
+        ("r101", "detr-r101-2c7b67e5.pth"),
+        ("r101-dc5", "detr-r101-dc5-a2e86def.pth"),
+        ("r50-panoptic", "detr-r50-panoptic-00ce5173.pth"),
+        ("r50-dc5-panoptic", "detr-r50-dc5-panoptic-da08f1b1.pth"),
+        ("r101-panoptic", "detr-r101-panoptic-40021d53.pth"),
+    ],
+)
+def test_the_names_of_published_models_mean_their_addresses_with_their_hashes(asked, cache, name, file_name):
+    path = local_weights(f"detr://{name}")
+    assert path == cache / file_name
+    assert asked == [(f"https://dl.fbaipublicfiles.com/detr/{file_name}", path, file_name[-12:-4])]
+
+
+@pytest.mark.parametrize(
     ("name", "reason"),
     [
+        ("detr://r152", "published are detr://r50, detr://r50-dc5"),
         ("detectron2://ImageNetPretrained/torchvision/R-152.pkl", "18, 34, 50, 101"),
         ("detectron2://ImageNetPretrained/MSRA/R-50.pkl", "no such name"),
         ("s3://bucket/detr.pth", "no such name"),
         ("https://example.com/", "file name"),
     ],
-    ids=["depth", "other_weights", "scheme", "no_file"],
+    ids=["no_model", "depth", "other_weights", "scheme", "no_file"],
 )
 def test_a_name_that_means_nothing_is_an_error_that_repeats_it(asked, name, reason):
     with pytest.raises(InputError, match=reason) as error:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.stats import chisquare
 
+from d2_detr import DetrDatasetMapper
 from d2_detr.data.augmentation import SIZES_BEFORE_CROP, RandomCrop, build_augmentations
 from d2_detr.engine import load_config
 from d2_detr.errors import InputError
@@ -108,6 +110,23 @@ def test_a_box_is_moved_and_clipped_to_the_crop(crop, box_xyxy, cropped_xyxy):
     assert list(result["bbox"]) == cropped_xyxy
 
 
+@given(
+    st.tuples(*[st.integers(0, 80)] * 2, *[st.integers(1, 100)] * 2), st.integers(0, 60), st.integers(0, 40),
+    st.integers(20, 60), st.integers(20, 60), st.booleans(),
+)  # fmt: skip
+def test_flip_resize_crop_and_resize_move_a_box_as_computed_by_hand(box, x0, y0, width, height, flip):
+    """A picture of 200 x 100 is made 300 x 150, cropped, and made three times as large."""
+    left, top, right, bottom = (float(x) for x in (box[0], box[1], box[0] + box[2], box[1] + box[3]))
+    steps = [T.HFlipTransform(200)] if flip else []
+    steps += [T.ResizeTransform(100, 200, 150, 300), T.CropTransform(x0, y0, width, height)]
+    steps += [T.ResizeTransform(height, width, 3 * height, 3 * width)]
+    annotation = {"bbox": [left, top, right, bottom], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
+    result = transform_instance_annotations(annotation, T.TransformList(steps), (3 * height, 3 * width))
+    left, right = (200 - right, 200 - left) if flip else (left, right)
+    expected = [(1.5 * x - shift) * 3 for x, shift in ((left, x0), (top, y0), (right, x0), (bottom, y0))]
+    np.testing.assert_allclose(result["bbox"], np.clip(expected, 0, [3 * width, 3 * height] * 2), atol=1e-9)
+
+
 # ---- what a config builds
 
 
@@ -131,6 +150,33 @@ def test_training_flips_and_resizes_or_crops_in_between():
     for resize in (after, plain[1]):
         assert tuple(resize.short_edge_length) == tuple(range(480, 801, 32)) and resize.max_size == 1333
         assert resize.sample_style == "choice"
+
+
+def test_a_training_has_the_distribution_of_detr_from_the_file_to_the_model(monkeypatch, tmp_path):
+    """Half of the pictures cropped, half flipped, every scale as often as every other, in both halves."""
+    Image.fromarray(picture(48, 60)).save(tmp_path / "a.png")
+    seen = []
+    augment = T.AugmentationList.__call__
+
+    def watch(self, aug_input):
+        seen.append(augment(self, aug_input).transforms)
+        return T.TransformList(seen[-1])
+
+    monkeypatch.setattr(T.AugmentationList, "__call__", watch)
+    mapper = DetrDatasetMapper(config(), is_train=True)
+    np.random.seed(1)
+    images = [mapper({"file_name": str(tmp_path / "a.png")})["image"] for _ in range(440)]
+
+    crops = [[t for t in transforms if isinstance(t, T.CropTransform)] for transforms in seen]
+    assert_uniform([len(found) for found in crops], [0, 1])
+    assert_uniform([any(isinstance(t, T.HFlipTransform) for t in transforms) for transforms in seen], [False, True])
+    resizes = [[t for t in transforms if isinstance(t, T.ResizeTransform)] for transforms in seen]
+    assert_uniform([found[0].new_h for found in resizes if len(found) == 2], SIZES_BEFORE_CROP)
+    for cropped in (False, True):
+        shortest = [min(image.shape[1:]) for image, found in zip(images, crops, strict=True) if bool(found) == cropped]
+        assert_uniform(shortest, range(480, 801, 32))
+    sides = [(t.h, t.w) for found in crops for t in found]
+    assert all(384 <= side <= 600 for size in sides for side in size) and len(set(sides)) > 0.9 * len(sides)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 
 from d2_detr.data import balloon
@@ -19,7 +17,6 @@ from d2_detr.errors import InputError
 from tests.loopback import serve
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import read_image
 
 REAL = os.environ.get("BALLOON_DIR")
 
@@ -152,23 +149,6 @@ def test_drawn_data_are_drawn_once_and_converted_every_time(monkeypatch, tmp_pat
     shutil.rmtree(folder / "annotations")
     balloon.prepare_drawn(folder)
     assert content(folder) == before
-
-
-# ---- picture sizes
-
-
-@pytest.mark.parametrize("orientation", [None, *range(1, 9)])
-def test_the_size_is_that_of_the_picture_as_it_is_shown_and_as_detectron2_reads_it(tmp_path, orientation):
-    picture = Image.fromarray(np.zeros((20, 30, 3), np.uint8))
-    exif = Image.Exif()
-    if orientation:
-        exif[0x0112] = orientation
-    picture.save(tmp_path / "a.jpg", exif=exif)
-    width, height = balloon.picture_size(tmp_path, "a.jpg")
-    with Image.open(tmp_path / "a.jpg") as saved:
-        assert (width, height) == ImageOps.exif_transpose(saved).size
-    assert read_image(str(tmp_path / "a.jpg"), "RGB").shape == (height, width, 3)
-    assert (width, height) == ((20, 30) if orientation and orientation >= 5 else (30, 20))
 
 
 # ---- downloaded

@@ -10,8 +10,8 @@ from PIL import Image
 from d2_detr import DetrDatasetMapper
 from d2_detr.data.augmentation import RandomCrop
 from d2_detr.engine import load_config
+from d2_detr.errors import InputError
 
-from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
 
@@ -69,11 +69,17 @@ def test_channels_come_in_the_order_of_the_config(dataset_dict, image_format, or
 
 
 def test_a_picture_of_another_size_than_its_entry_says_is_an_error(dataset_dict):
-    with pytest.raises(utils.SizeMismatchError, match=r"a\.png"):
+    with pytest.raises(InputError, match=r"a\.png: the picture is 60 x 40 pixels, its annotation says .* height 41"):
         mapper()(dataset_dict | {"height": HEIGHT + 1})
 
 
 # ---- objects
+
+
+def test_boxes_given_as_integers_are_resized_without_cutting_off_fractions(dataset_dict):
+    dataset_dict["annotations"] = [annotation([11, 5, 20, 10])]
+    result = mapper(T.ResizeShortestEdge((50,), sample_style="choice"))(dataset_dict)  # 60 x 40 to 75 x 50
+    assert boxes(result) == [[13.75, 6.25, 38.75, 18.75]]
 
 
 def test_instances_hold_boxes_in_pixels_xyxy_and_classes_and_the_size(dataset_dict):

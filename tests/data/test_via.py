@@ -1,93 +1,53 @@
-"""VIA annotations as COCO: geometry against pycocotools, both VIA versions, and what each mistake is told."""
+"""VIA annotations as COCO: the three kinds of file, shapes, classes, and what each mistake is told."""
 
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pycocotools import mask
 
-from d2_detr.data.via import polygon_area, polygon_box, via_to_coco
+from d2_detr.data.via import via_to_coco
+from d2_detr.data.via_shapes import NUM_VERTICES
 from d2_detr.errors import InputError
-
-SIZE = 100
-
-
-@st.composite
-def polygons(draw):
-    """A star-shaped polygon (x0, y0, x1, y1, ...) inside a picture of SIZE x SIZE."""
-    num_points = draw(st.integers(3, 12))
-    fractions = st.floats(0, 0.4)
-    angles = [2 * math.pi * (i + draw(fractions)) / num_points for i in range(num_points)]
-    radii = [draw(st.floats(5, 49)) for _ in angles]
-    points = [(50 + r * math.cos(a), 50 + r * math.sin(a)) for r, a in zip(radii, angles, strict=True)]
-    return [coordinate for point in points for coordinate in point]
-
-
-def points_of(polygon):
-    return list(zip(polygon[0::2], polygon[1::2], strict=True))
-
-
-def flat(points):
-    return [coordinate for point in points for coordinate in point]
-
-
-@given(polygons())
-def test_area_is_that_of_the_mask_to_within_the_pixels_of_the_outline(polygon):
-    points = points_of(polygon)
-    perimeter = sum(math.dist(points[i - 1], points[i]) for i in range(len(points)))
-    area_of_mask = float(mask.area(mask.frPyObjects([polygon], SIZE, SIZE))[0])
-    assert abs(polygon_area(polygon) - area_of_mask) <= perimeter
-
-
-@pytest.mark.parametrize(
-    ("polygon", "area", "box"),
-    [
-        ([0, 0, 4, 0, 4, 3, 0, 3], 12, [0, 0, 4, 3]),
-        ([1, 1, 5, 1, 1, 4], 6, [1, 1, 4, 3]),
-        ([0, 0, 4, 0, 4, 4, 2, 4, 2, 2, 0, 2], 12, [0, 0, 4, 4]),  # an L: 16 - 4
-        ([2, 3, 2, 3, 2, 3], 0, [2, 3, 0, 0]),
-    ],
-    ids=["rectangle", "triangle", "concave", "point"],
-)
-def test_area_and_box_of_polygons_known_by_hand(polygon, area, box):
-    assert polygon_area(polygon) == area and polygon_box(polygon) == box
-
-
-@given(polygons(), st.floats(-500, 500), st.floats(-500, 500))
-def test_translation_keeps_the_area_and_moves_the_box(polygon, dx, dy):
-    moved = flat((x + dx, y + dy) for x, y in points_of(polygon))
-    assert polygon_area(moved) == pytest.approx(polygon_area(polygon), abs=1e-6)
-    x, y, width, height = polygon_box(polygon)
-    assert polygon_box(moved) == pytest.approx([x + dx, y + dy, width, height], abs=1e-6)
-
-
-@given(polygons(), st.integers(0, 11))
-def test_neither_orientation_nor_starting_point_matters(polygon, start):
-    points = points_of(polygon)
-    start %= len(points)
-    for same in (points[::-1], points[start:] + points[:start]):
-        assert polygon_area(flat(same)) == pytest.approx(polygon_area(polygon), rel=1e-9)
-        assert polygon_box(flat(same)) == polygon_box(polygon)
-
-
-@given(polygons())
-def test_box_is_the_smallest_that_holds_every_point(polygon):
-    left, top, width, height = polygon_box(polygon)
-    x, y = polygon[0::2], polygon[1::2]
-    assert (min(x), min(y)) == (left, top)
-    assert (max(x), max(y)) == pytest.approx((left + width, top + height))
-
-
-# ---- whole files
 
 
 def region(x=(1, 5, 5, 1), y=(2, 2, 8, 8), **changes):
     return {"shape_attributes": {"name": "polygon", "all_points_x": list(x), "all_points_y": list(y)} | changes}
 
 
+def shape(name, **fields):
+    return {"name": name, **fields}
+
+
+def shaped(name, **fields):
+    return {"shape_attributes": shape(name, **fields)}
+
+
+def labelled(**attributes):
+    return {**region(), "region_attributes": attributes}
+
+
 def entry(name, *regions):
     return {"filename": name, "size": 7, "regions": {str(i): r for i, r in enumerate(regions)}}
+
+
+def as_via_2(via_1):
+    return {key: {**value, "regions": list(value["regions"].values())} for key, value in via_1.items()}
+
+
+def as_project(via_1, **attributes):
+    """A project file of VIA 2; `attributes` are those that it declares for regions."""
+    return {
+        "_via_settings": {"ui": {}, "core": {"default_filepath": ""}, "project": {"name": "balloons"}},
+        "_via_img_metadata": as_via_2(via_1),
+        "_via_attributes": {"region": attributes, "file": {}},
+        "_via_data_format_version": "2.0.10",
+        "_via_image_id_list": list(via_1),
+    }
+
+
+def dropdown(*options):
+    return {"type": "dropdown", "description": "", "options": {o: o.title() for o in options}, "default_options": {}}
 
 
 ENTRIES = {
@@ -97,8 +57,17 @@ ENTRIES = {
 }
 
 
-def convert(via):
-    return via_to_coco(via, "balloon", lambda name: {"a.jpg": (64, 48)}.get(name, (32, 24)), source="via.json")
+def convert(via, **classes):
+    size = {"a.jpg": (64, 48)}
+    return via_to_coco(
+        via, lambda name: size.get(name, (32, 24)), source="via.json", **(classes or {"class_name": "balloon"})
+    )
+
+
+def message_of(via, **classes):
+    with pytest.raises(InputError) as error:
+        convert(via, **classes)
+    return str(error.value)
 
 
 def test_a_file_converts_to_these_pictures_annotations_and_categories():
@@ -121,9 +90,41 @@ def test_a_file_converts_to_these_pictures_annotations_and_categories():
     }
 
 
-def test_regions_in_a_list_as_of_via_2_give_the_same_as_in_a_dict():
-    via_2 = {key: {**value, "regions": list(value["regions"].values())} for key, value in ENTRIES.items()}
-    assert convert(via_2) == convert(ENTRIES)
+positions, sizes = st.integers(0, 20), st.integers(1, 30)
+any_region = st.builds(
+    lambda attributes, form: {"shape_attributes": form, "region_attributes": attributes},
+    st.fixed_dictionaries({"kind": st.sampled_from(["cat", "dog", "owl"])}),
+    st.one_of(
+        st.builds(shape, st.just("rect"), x=positions, y=positions, width=sizes, height=sizes),
+        st.builds(shape, st.just("circle"), cx=positions, cy=positions, r=sizes),
+        st.builds(shape, st.just("ellipse"), cx=positions, cy=positions, rx=sizes, ry=sizes, theta=st.floats(-7, 7)),
+        st.just(region()["shape_attributes"]),
+    ),
+)
+
+
+@given(st.lists(st.lists(any_region, max_size=3), max_size=4))
+def test_the_three_kinds_of_file_give_the_same(regions_per_picture):
+    via_1 = {f"{i}.jpg7": entry(f"{i}.jpg", *regions) for i, regions in enumerate(regions_per_picture)}
+    options = {"class_attribute": "kind", "classes": ["dog", "cat", "owl"]}
+    coco = convert(via_1, **options)
+    assert len(coco["annotations"]) == sum(map(len, regions_per_picture))
+    assert coco == convert(as_via_2(via_1), **options) == convert(as_project(via_1), **options)
+
+
+def test_every_shape_takes_its_place_in_the_file():
+    regions = [
+        shaped("rect", x=1, y=2, width=3, height=4),
+        shaped("circle", cx=10, cy=12, r=5),
+        shaped("ellipse", cx=10, cy=12, rx=5, ry=2),
+        shaped("polyline", all_points_x=[0, 4, 4], all_points_y=[0, 0, 4]),
+    ]
+    annotations = convert({"b.jpg7": entry("b.jpg", *regions)})["annotations"]
+    assert [annotation["bbox"] for annotation in annotations] == [
+        [1, 2, 3, 4], [5, 7, 10, 10], [5, 10, 10, 4], [0, 0, 4, 4]
+    ]  # fmt: skip
+    assert [annotation["area"] for annotation in annotations] == pytest.approx([12, 25 * math.pi, 10 * math.pi, 8])
+    assert [len(annotation["segmentation"][0]) // 2 for annotation in annotations] == [4, NUM_VERTICES, NUM_VERTICES, 3]
 
 
 def test_a_picture_without_the_field_regions_has_no_annotations():
@@ -142,6 +143,183 @@ def test_ids_count_from_1_without_gaps(counts):
     assert [annotation["id"] for annotation in coco["annotations"]] == list(range(1, sum(counts) + 1))
 
 
+# ---- at the edge of a picture of 32 x 24
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "inside"),
+    [
+        (-9, 5, True), (31, 5, True), (5, -9, True), (5, 23, True),
+        (-10, 5, False), (32, 5, False), (5, -10, False), (5, 24, False),
+    ],
+    ids=[f"{side}_{where}" for where in ("sticks_out", "outside") for side in ("left", "right", "top", "bottom")],
+)  # fmt: skip
+def test_a_shape_may_stick_out_of_its_picture_but_not_lie_outside(x, y, inside):
+    via = {"b.jpg7": entry("b.jpg", shaped("rect", x=x, y=y, width=10, height=10))}
+    if inside:
+        assert convert(via)["annotations"][0]["bbox"] == [x, y, 10, 10], "kept as it is"
+    else:
+        message = message_of(via)
+        assert message.startswith(f"via.json: b.jpg: region 0: x {x} to {x + 10}, y {y} to {y + 10} is outside")
+        assert "32 x 24" in message
+
+
+# ---- classes
+
+
+def category_ids(coco):
+    return [annotation["category_id"] for annotation in coco["annotations"]]
+
+
+def names(coco):
+    assert [category["id"] for category in coco["categories"]] == list(range(1, len(coco["categories"]) + 1))
+    return [category["name"] for category in coco["categories"]]
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (["dog", "cat", "dog"], [2, 1, 2]),
+        ([{"dog": True}, {"cat": True, "dog": False}, {"dog": True}], [2, 1, 2]),
+        ([" dog", "cat\n", "dog "], [2, 1, 2]),
+    ],
+    ids=["text", "checkbox", "blanks"],
+)
+def test_an_attribute_says_the_class(values, found):
+    coco = convert({"b.jpg7": entry("b.jpg", *(labelled(kind=value) for value in values))}, class_attribute="kind")
+    assert category_ids(coco) == found and names(coco) == ["cat", "dog"]
+
+
+KINDS = {"b.jpg7": entry("b.jpg", labelled(kind="dog", colour="red"), labelled(kind="cat", colour="blue"))}
+
+
+@pytest.mark.parametrize(
+    ("via", "classes", "order"),
+    [
+        (KINDS, ["owl", "dog", "cat"], ["owl", "dog", "cat"]),
+        (KINDS, ["owl ", " dog", "cat"], ["owl", "dog", "cat"]),
+        (as_project(KINDS, kind=dropdown("dog", "owl", "cat")), None, ["dog", "owl", "cat"]),
+        (as_project(KINDS, kind=dropdown("dog", "owl", "cat")), ["cat", "dog"], ["cat", "dog"]),
+        (as_project(KINDS, kind=dropdown("dog", "", "cat")), None, ["dog", "cat"]),
+        (as_project(KINDS, kind={"type": "text"}, colour=dropdown("red")), None, ["cat", "dog"]),
+        (KINDS, None, ["cat", "dog"]),
+    ],
+    ids=["given", "given_with_blanks", "options", "given_before_options", "empty_option", "no_options", "found"],
+)
+def test_classes_are_numbered_as_given_or_declared_or_by_name_and_all_become_categories(via, classes, order):
+    coco = convert(via, class_attribute="kind", classes=classes)
+    assert names(coco) == order
+    assert category_ids(coco) == [order.index("dog") + 1, order.index("cat") + 1]
+
+
+@given(st.lists(st.text("abc", min_size=1), min_size=1))
+def test_classes_that_are_found_are_in_alphabetical_order(kinds):
+    via = {"b.jpg7": entry("b.jpg", *(labelled(kind=kind) for kind in kinds))}
+    assert names(convert(via, class_attribute="kind")) == sorted(set(kinds))
+
+
+def test_one_class_of_several_for_all_regions():
+    coco = convert(KINDS, class_name="dog", classes=["cat", "dog"])
+    assert names(coco) == ["cat", "dog"] and category_ids(coco) == [2, 2]
+
+
+@given(st.permutations(["cat", "dog", "owl"]), st.lists(st.sampled_from(["cat", "dog", "owl"])))
+def test_given_classes_make_splits_agree_whatever_they_hold(classes, kinds):
+    via = {"b.jpg7": entry("b.jpg", *(labelled(kind=kind) for kind in kinds))}
+    coco = convert(via, class_attribute="kind", classes=classes)
+    assert names(coco) == classes
+    assert [classes[category_id - 1] for category_id in category_ids(coco)] == kinds
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ({"colour": "red", "size": "3"}, "'kind' is missing, so that the class is unknown"),
+        ({"kind": "", "colour": "red", "size": "3"}, "'kind' is empty"),
+        ({"kind": " ", "colour": "red", "size": "3"}, "'kind' is empty"),
+        ({"kind": {}, "colour": "red", "size": "3"}, "'kind' is empty"),
+        ({"kind": {"cat": False}, "colour": "red", "size": "3"}, "'kind' is empty"),
+    ],
+    ids=["missing", "empty", "blank", "empty_checkbox", "nothing_chosen"],
+)
+def test_a_region_without_a_class_is_an_error_that_lists_the_attributes_it_has(attributes, reason):
+    message = message_of(
+        {"b.jpg7": entry("b.jpg", labelled(kind="cat"), labelled(**attributes))}, class_attribute="kind"
+    )
+    assert message.startswith(f"via.json: b.jpg: region 1: attribute {reason}")
+    assert message.endswith(", ".join(map(repr, attributes)))
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"cat": True, "dog": True, "owl": False}, "has the values 'cat', 'dog'; choose one"),
+        (3, "is 3, expected a text"),
+        (None, "is None, expected a text"),
+        (["cat"], "is ['cat'], expected a text"),
+    ],
+    ids=["two_chosen", "number", "null", "list"],
+)
+def test_a_value_that_is_not_one_class_is_an_error(value, reason):
+    message = message_of({"b.jpg7": entry("b.jpg", labelled(kind=value))}, class_attribute="kind")
+    assert message.startswith(f"via.json: b.jpg: region 0: attribute 'kind' {reason}")
+
+
+@pytest.mark.parametrize(
+    ("via", "classes"),
+    [
+        (KINDS, {"class_attribute": "kind", "classes": ["owl", "cat"]}),
+        (as_project(KINDS, kind=dropdown("owl", "cat")), {"class_attribute": "kind"}),
+        (KINDS, {"class_name": "dog", "classes": ["owl", "cat"]}),
+    ],
+    ids=["given", "declared", "one_for_all"],
+)
+def test_a_class_that_is_not_among_the_others_is_an_error_that_lists_them(via, classes):
+    assert message_of(via, **classes).startswith("via.json: b.jpg: region 0: 'dog' is none of the classes 'owl', 'cat'")
+
+
+@pytest.mark.parametrize(
+    ("via", "classes", "found"),
+    [
+        (KINDS, {"classes": ["cat", "dog"]}, "'colour', 'kind'"),
+        (KINDS, {"class_name": "cat", "class_attribute": "kind"}, "'colour', 'kind'"),
+        ({"b.jpg7": entry("b.jpg", labelled(kind="cat"))}, {"classes": None}, "'kind'"),
+        (ENTRIES, {"classes": None}, "none"),
+    ],
+    ids=["neither", "both", "one_attribute_is_not_guessed", "no_attributes"],
+)
+def test_neither_or_both_of_name_and_attribute_are_an_error_that_tells_the_choice(via, classes, found):
+    message = message_of(via, **classes)
+    assert message.startswith("via.json: give either one class for all regions (--class-name) or ")
+    assert message.endswith(f"(--class-attribute); the attributes found are {found}")
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [{"class_name": " "}, {"classes": ["cat", "", "dog"]}, {"classes": ["cat", "dog", " cat"]}, {"classes": []}],
+    ids=["blank_name", "empty", "twice", "none"],
+)
+def test_classes_without_a_name_of_their_own_are_an_error(classes):
+    arguments = classes if "class_name" in classes else {**classes, "class_attribute": "kind"}
+    assert message_of(KINDS, **arguments).startswith("via.json: ")
+
+
+def test_a_file_without_regions_has_classes_only_if_they_are_given():
+    empty = {"b.jpg7": entry("b.jpg")}
+    assert "no region, and so no class" in message_of(empty, class_attribute="kind")
+    assert (
+        names(convert(empty, class_attribute="kind", classes=["cat"]))
+        == ["cat"]
+        == names(convert(empty, class_name="cat"))
+    )
+
+
+# ---- mistakes
+
+CIRCLE, RECT = {"cx": 9, "cy": 9, "r": 5}, {"x": 1, "y": 1, "width": 5, "height": 5}
+ELLIPSE = {"cx": 9, "cy": 9, "rx": 5, "ry": 3, "theta": 0.1}
+
+
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
@@ -149,27 +327,49 @@ def test_ids_count_from_1_without_gaps(counts):
         ("text", "'shape_attributes'"),
         ({"shape_attributes": None}, "'name'"),
         ({"shape_attributes": {}}, "'name'"),
-        (region(name="circle"), "'circle'"),
+        ({**region(), "region_attributes": []}, "region_attributes is a list"),
+        (shaped("point", cx=1, cy=1), "'point', expected polygon, rect, circle, ellipse, polyline; draw"),
+        (shaped("star"), "'star', expected polygon"),
+        (shaped(["rect"]), "['rect'], expected polygon"),
         ({"shape_attributes": {"name": "polygon", "all_points_y": [1, 2, 3]}}, "'all_points_x'"),
         ({"shape_attributes": {"name": "polygon", "all_points_x": [1, 2, 3]}}, "'all_points_y'"),
         (region(x=(1, 2, 3)), "has 3 and all_points_y 4"),
         (region(x=(1, 2), y=(1, 2)), "has 2"),
+        (region(x=(1, 2), y=(1, 2), name="polyline"), "has 2"),
+        (region(x=(1.1, 2.2, 3.3), y=(1.1, 2.2, 3.3)), "all_points_x and all_points_y enclose no area"),
+        (region(x=(1, 9, 1), y=(1, 9, 1), name="polyline"), "all_points_x and all_points_y enclose no area"),
         (region(all_points_x=5), "all_points_x is not a list of numbers"),
         (region(x=(1, 5, None, 1)), "all_points_x is not a list of numbers"),
         (region(y=(1, 5, "7", 1)), "all_points_y is not a list of numbers"),
+        (region(y=(1, 5, True, 1)), "all_points_y is not a list of numbers"),
         (region(y=(1, 5, math.nan, 1)), "all_points_y is not a list of numbers"),
+        (region(y=(1, 5, 10**400, 1)), "all_points_y is not a list of numbers"),
+        (shaped("rect", x=1, y=1, width=5), "'height'"),
+        (shaped("rect", **RECT | {"width": 0}), "width is 0, expected more than 0"),
+        (shaped("rect", **RECT | {"height": -2.5}), "height is -2.5, expected more than 0"),
+        (shaped("rect", **RECT | {"x": "1"}), "x is '1', expected a number"),
+        (shaped("circle", cx=9, cy=9), "'r'"),
+        (shaped("circle", **CIRCLE | {"r": 0}), "r is 0, expected more than 0"),
+        (shaped("circle", **CIRCLE | {"r": math.inf}), "r is inf, expected a number"),
+        (shaped("circle", **CIRCLE | {"cy": None}), "cy is None, expected a number"),
+        (shaped("ellipse", cx=9, cy=9, r=5), "'rx'"),
+        (shaped("ellipse", **ELLIPSE | {"rx": -5}), "rx is -5, expected more than 0"),
+        (shaped("ellipse", **ELLIPSE | {"ry": False}), "ry is False, expected a number"),
+        (shaped("ellipse", **ELLIPSE | {"theta": math.nan}), "theta is nan, expected a number"),
     ],
     ids=[
-        "no_shape", "not_a_dict", "null_shape", "empty_shape", "circle", "no_x", "no_y", "x_and_y_differ", "two_points",
-        "x_is_a_number", "null", "text", "nan",
+        "no_shape", "not_a_dict", "null_shape", "empty_shape", "attributes_are_a_list", "point", "unknown",
+        "name_is_a_list", "no_x", "no_y", "x_and_y_differ", "two_points", "two_points_of_a_polyline", "line",
+        "there_and_back", "x_is_a_number", "null", "text", "true", "nan", "huge", "no_height", "no_width",
+        "negative_height", "rect_text", "no_radius", "radius_0", "radius_infinite", "centre_null", "ellipse_with_r",
+        "negative_radius", "radius_false", "theta_nan",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("version", [1, 2], ids=["via_1", "via_2"])
-def test_a_bad_region_is_an_error_that_names_file_picture_region_and_reason(bad, reason, version):
-    regions = {"0": region(), "1": bad} if version == 1 else [region(), bad]
-    with pytest.raises(InputError) as error:
-        convert(ENTRIES | {"d.jpg7": {"filename": "d.jpg", "regions": regions}})
-    assert str(error.value).startswith("via.json: d.jpg: region 1: ") and reason in str(error.value)
+@pytest.mark.parametrize("kind", ["via_1", "via_2", "project"])
+def test_a_bad_region_is_an_error_that_names_file_picture_region_and_reason(bad, reason, kind):
+    via = ENTRIES | {"d.jpg7": entry("d.jpg", region(), bad)}
+    message = message_of({"via_1": via, "via_2": as_via_2(via), "project": as_project(via)}[kind])
+    assert message.startswith("via.json: d.jpg: region 1: ") and reason in message
 
 
 @pytest.mark.parametrize(
@@ -177,13 +377,21 @@ def test_a_bad_region_is_an_error_that_names_file_picture_region_and_reason(bad,
     [
         ([entry("a.jpg")], "via.json: holds a list"),
         ({"_via_settings": {"ui": {}}}, "via.json: _via_settings: no field 'filename'"),
+        ({"_via_img_metadata": [entry("a.jpg")]}, "via.json: _via_img_metadata is a list"),
+        ({"project": {}, "config": {}, "metadata": {}, "file": {}}, "via.json: a project of VIA 3, which cannot be"),
         ({"a.jpg7": ["a.jpg"]}, "via.json: a.jpg7: no field 'filename'"),
+        ({"a.jpg7": entry("")}, "via.json: a.jpg7: filename is ''"),
+        ({"a.jpg7": entry(None)}, "via.json: a.jpg7: filename is None"),
+        ({"x": entry("https://a.org/a.jpg")}, "via.json: x: filename 'https://a.org/a.jpg' is an address; download"),
+        ({"x": entry("www.a.org/a.jpg")}, "via.json: x: filename 'www.a.org/a.jpg' is an address; download"),
+        ({"a.jpg7": entry("a.jpg"), "a.jpg8": entry("a.jpg")}, "via.json: a.jpg8: a second entry with the filename"),
         ({"a.jpg7": {"filename": "a.jpg", "regions": 3}}, "via.json: a.jpg: the regions are a int"),
         ({"a.jpg7": {"filename": "a.jpg", "regions": None}}, "via.json: a.jpg: the regions are a NoneType"),
     ],
-    ids=["a_list", "project_file", "entry_is_a_list", "regions_are_a_number", "regions_are_null"],
-)
+    ids=[
+        "a_list", "settings_only", "project_of_a_list", "via_3", "entry_is_a_list", "no_name", "null_name", "url",
+        "www", "twice", "regions_are_a_number", "regions_are_null",
+    ],
+)  # fmt: skip
 def test_a_bad_entry_is_an_error_that_names_file_and_entry(via, message):
-    with pytest.raises(InputError) as error:
-        convert(via)
-    assert str(error.value).startswith(message)
+    assert message_of(via).startswith(message)

@@ -1,8 +1,12 @@
+import argparse
+
 import pytest
+import torch
 
 from d2_detr.engine import load_config
-from d2_detr.engine.setup import resolve_schedule
+from d2_detr.engine.setup import resolve_schedule, setup
 from d2_detr.errors import InputError
+from tests import shapes
 
 from detectron2.data import DatasetCatalog
 
@@ -64,3 +68,109 @@ def test_a_misspelt_key_in_a_file_is_refused_by_name(tmp_path):
 def test_an_unknown_config_file_lists_the_shipped_ones():
     with pytest.raises(FileNotFoundError, match=r"detr_256_6_6_torchvision\.yaml"):
         load_config("detr.yaml", [])
+
+
+# ---- mistakes show before anything is overwritten
+
+
+@pytest.fixture
+def own_data(monkeypatch, tmp_path):
+    monkeypatch.setenv("D2_DETR_CACHE", str(tmp_path / "cache"))
+    return shapes.draw_shapes(tmp_path / "coco")
+
+
+def start(root, output_dir, *opts, eval_only=False):
+    opts = ["OUTPUT_DIR", str(output_dir), "MODEL.DEVICE", "cpu", "MODEL.DETR.AUTOCAST", "off", *map(str, opts)]
+    args = argparse.Namespace(
+        config_file="detr_compact_balloon.yaml", opts=opts, data=str(root), eval_only=eval_only, resume=False
+    )
+    return setup(args)
+
+
+def edit(root, change):
+    coco = shapes.read(root, "train")
+    change(coco)
+    shapes.write(coco, root, "train")
+
+
+def damage_annotations(change):
+    return lambda root: edit(root, lambda coco: coco["annotations"][2].update(change))
+
+
+def rewrite(name, content):
+    return lambda root: (root / name).write_bytes(content)
+
+
+MISTAKES = {
+    "no_annotations": (lambda root: (root / "annotations/custom_val.json").unlink(), "custom_val.json: no such file"),
+    "not_json": (rewrite("annotations/custom_train.json", b"{'a'}"), "custom_train.json: not a complete JSON file"),
+    "cut_short": (rewrite("annotations/custom_train.json", b'{"images": ['), "custom_train.json: not a complete JSON"),
+    "another_format": (rewrite("annotations/custom_train.json", b'{"shapes": []}'), "no list 'images', so not COCO's"),
+    "picture_missing": (lambda root: (root / "val2017/00002.png").unlink(), "val2017/00002.png: no such picture"),
+    "picture_corrupt": (rewrite("train2017/00002.png", b"GIF?"), "train2017/00002.png: not a picture"),
+    "two_points": (
+        damage_annotations({"segmentation": [[1, 2, 3, 4]]}),
+        "annotations[2] (id 2): segmentation has a pol",
+    ),
+    "polygon_outside": (damage_annotations({"segmentation": [[99, 2, 98, 4, 97, 9]]}), "a polygon outside of the pict"),
+    "no_area": (damage_annotations({"bbox": [1, 2, 0, 4]}), "annotations[2] (id 2): bbox [1, 2, 0, 4] has no area"),
+    "negative": (damage_annotations({"bbox": [9, 9, -5, 4]}), "annotations[2] (id 2): bbox [9, 9, -5, 4] has a negat"),
+    "unknown_category": (damage_annotations({"category_id": 8}), "annotations[2] (id 2): unknown category_id 8"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_the_data_is_one_message_and_overwrites_nothing(own_data, tmp_path, mistake):
+    damage, message = MISTAKES[mistake]
+    damage(own_data)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("of an earlier run")
+    with pytest.raises((InputError, FileNotFoundError)) as error:
+        start(own_data, tmp_path / "run")
+    assert message in str(error.value)
+    assert (tmp_path / "run" / "config.yaml").read_text() == "of an earlier run"
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {"config.yaml", "log.txt"}
+
+
+def test_corners_given_as_boxes_are_told_from_sizes(own_data, tmp_path):
+    def to_corners(coco):
+        for entry in coco["annotations"]:
+            x, y, w, h = entry["bbox"]
+            entry["bbox"] = [x, y, x + w, y + h]
+
+    edit(own_data, to_corners)
+    with pytest.raises(InputError, match=r"custom_train\.json: the boxes look like corners"):
+        start(own_data, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (("MODEL.DETR.NUM_CLASSES", 2), "NUM_CLASSES is 2, but dataset custom_train has 3 categories; set it to 3"),
+        (("MODEL.WEIGHTS", "no_such.pth"), r"no_such\.pth: no such checkpoint"),
+        (("MODEL.WEIGHTS", "detr://r5"), "detr://r5: no such model; published are detr://r50"),
+    ],
+    ids=["class_count", "no_weights", "no_name"],
+)
+def test_a_mistake_in_the_config_is_one_message_and_writes_nothing(own_data, tmp_path, opts, message):
+    with pytest.raises((InputError, FileNotFoundError), match=message):
+        start(own_data, tmp_path / "run", *opts)
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {"log.txt"}
+
+
+def test_weights_that_leave_the_class_head_untrained_are_no_start_for_an_evaluation(own_data, tmp_path):
+    weights = tmp_path / "resnet18.pth"
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7), "layer1.0.conv1.weight": torch.zeros(64, 64, 3, 3)}, weights)
+    start(own_data, tmp_path / "run", "MODEL.WEIGHTS", weights)
+    with pytest.raises(InputError, match=r"resnet18\.pth: of the backbone alone.*nothing to evaluate"):
+        start(own_data, tmp_path / "run", "MODEL.WEIGHTS", weights, eval_only=True)
+
+
+def test_a_run_that_is_resumed_does_not_ask_for_the_weights_that_it_began_with(own_data, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last_checkpoint").write_text("model_0000001.pth")
+    args = argparse.Namespace(
+        config_file="detr_compact_balloon.yaml", data=str(own_data), eval_only=False, resume=True,
+        opts=["OUTPUT_DIR", str(tmp_path / "run"), "MODEL.WEIGHTS", "no_longer_there.pth"],
+    )  # fmt: skip
+    setup(args)

@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -12,13 +13,19 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.shapes import draw_shapes
+
 ROOT = Path(__file__).parents[2]
 TOOLS = sorted(path.name for path in (ROOT / "tools").glob("*.py"))
 CONFIG = ("--config", "detr_compact_balloon.yaml")
 
 
 def start(datasets, tool, *args):
-    environment = os.environ | {"DETECTRON2_DATASETS": str(datasets), "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {
+        "DETECTRON2_DATASETS": str(datasets),
+        "D2_DETR_CACHE": str(datasets / "cache"),
+        "PYTHONPATH": str(ROOT),
+    }
     command = [sys.executable, str(ROOT / "tools" / tool), *map(str, args)]
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -109,18 +116,142 @@ def test_visualize_writes_a_picture_for_each_of_the_test_set_and_the_curves(data
             assert len(picture.convert("RGB").getcolors(1 << 24)) > 50, f"{name} is not blank"
 
 
-def test_a_native_checkpoint_is_converted_and_loads(datasets, trained, tmp_path):
-    trained_here = torch.load(trained / "model_final.pth", weights_only=True)["model"]
-    native = {name.removeprefix("detr."): tensor for name, tensor in trained_here.items()}
-    torch.save({"model": native, "args": argparse.Namespace(lr=1e-4)}, tmp_path / "native.pth")
-    converted = tmp_path / "converted.pth"
-    status, output = run(
-        datasets, "converter.py", "--source_model", tmp_path / "native.pth", "--output_model", converted
-    )
+# ---- checkpoints of others
+
+
+def figures(output):
+    """The line of AP, AP50, ... that Detectron2 prints to be copied."""
+    return re.findall(r"copypaste: ([\d.,nan-]+)$", output, re.MULTILINE)[-1]
+
+
+@pytest.fixture(scope="module")
+def native(trained):
+    """The trained model as native DETR would have saved it: a class of id 1 has a head of three rows."""
+    ours = torch.load(trained / "model_final.pth", weights_only=True)["model"]
+    state_dict = {name.removeprefix("detr."): tensor for name, tensor in ours.items()}
+    for name in ("class_embed.weight", "class_embed.bias"):
+        state_dict[name] = torch.cat([torch.full_like(state_dict[name][:1], -9), state_dict[name]])
+    path = trained / "native.pth"
+    torch.save({"model": state_dict, "args": argparse.Namespace(nheads=4, dilation=False), "epoch": 3}, path)
+    return path
+
+
+def test_a_native_checkpoint_is_evaluated_without_a_conversion(datasets, trained, native, tmp_path):
+    seen = []
+    for weights in (trained / "model_final.pth", native):
+        status, output = run(
+            datasets, "train_net.py", *CONFIG, "--eval-only", *options(tmp_path, MODEL__WEIGHTS=weights)
+        )
+        assert status == 0, output
+        seen.append((tmp_path / "inference" / "coco_instances_results.json").read_text())
+    assert "class head: of 3 rows 2 kept" in output
+    assert seen[0] == seen[1] and "score" in seen[0], "the same detections to the last digit"
+
+
+@pytest.mark.parametrize(("to", "file"), [("native", "n.pth"), ("wrapper", "w.pth"), ("plugin", "p.safetensors")])
+def test_the_converter_writes_what_it_reads_back_bit_exact(datasets, trained, tmp_path, to, file):
+    there, back = tmp_path / file, tmp_path / "back.pth"
+    ours = trained / "model_final.pth"
+    for source, target, layout in ((ours, there, to), (there, back, "plugin")):
+        status, output = run(
+            datasets, "converter.py", "--source_model", source, "--output_model", target, "--to", layout
+        )
+        assert status == 0, output
+    saved, result = (torch.load(path, weights_only=True) for path in (ours, back))
+    assert saved["model"].keys() == result["model"].keys()
+    assert all(torch.equal(result["model"][name], tensor) for name, tensor in saved["model"].items())
+    assert result["label_map"] == saved["label_map"] == {"ids": [1], "names": ["balloon"]}
+
+
+def test_a_head_that_does_not_decide_needs_the_first_class_id(datasets, native, tmp_path):
+    target = tmp_path / "converted.pth"
+    command = ("converter.py", "--source_model", native, "--output_model", target)
+    status, output = run(datasets, *command)
+    assert status == 1 and "error: " in output and "--first-class-id 0 or 1" in output and not target.exists()
+    status, output = run(datasets, *command, "--first-class-id", "1")
     assert status == 0, output
-    result = torch.load(converted, weights_only=True)["model"]
-    assert result.keys() == trained_here.keys()
-    assert all(torch.equal(result[name], tensor) for name, tensor in trained_here.items())
+    assert len(torch.load(target, weights_only=True)["model"]["detr.class_embed.bias"]) == 2
+
+
+def test_the_converter_says_what_a_checkpoint_is(datasets, native, tmp_path):
+    status, output = run(tmp_path, "converter.py", "--source_model", native, "--inspect")
+    assert status == 0
+    said = dict(line.split(maxsplit=1) for line in output[output.index("format ") :].strip().splitlines())
+    assert (said["format"], said["queries"], said["masks"]) == ("native DETR", "15", "no")
+    assert said["backbone"] == "R18 up to layer3" and "1 encoder and 2 decoder" in said["transformer"]
+
+
+class Hostile:
+    """Unpickling it writes a file."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.write_text, (self.marker, "the code has run")
+
+
+@pytest.mark.parametrize(
+    ("damage", "tool"),
+    [("hostile", "train_net"), ("hostile", "converter"), ("cut_short", "train_net"), ("of_another_model", "converter"),
+     ("of_another_model", "train_net")],
+)  # fmt: skip
+def test_a_bad_checkpoint_is_one_clear_message_and_runs_no_code_and_overwrites_nothing(
+    datasets, trained, tmp_path, damage, tool
+):
+    path, marker, output_dir = tmp_path / "model.pth", tmp_path / "marker", tmp_path / "run"
+    output_dir.mkdir()
+    (output_dir / "config.yaml").write_text("of an earlier run")
+    if damage == "hostile":
+        torch.save({"model": Hostile(marker)}, path)
+    elif damage == "cut_short":
+        path.write_bytes((trained / "model_final.pth").read_bytes()[:100_000])
+    else:
+        torch.save({"model": {"linear.weight": torch.zeros(3)}}, path)
+    args = {
+        "train_net": (*CONFIG, "--eval-only", *options(output_dir, MODEL__WEIGHTS=path)),
+        "converter": ("--source_model", path, "--output_model", output_dir / "config.yaml"),
+    }
+    status, output = run(datasets, f"{tool}.py", *args[tool])
+    last = output.strip().splitlines()[-1]
+    assert status == 1 and last.startswith("error: ") and "model.pth: " in last and "Traceback" not in output
+    assert (output_dir / "config.yaml").read_text() == "of an earlier run" and not marker.exists()
+
+
+# ---- data of one's own
+
+
+@pytest.fixture(scope="module")
+def own_data(tmp_path_factory):
+    return draw_shapes(tmp_path_factory.mktemp("own") / "coco")
+
+
+def test_a_dataset_of_three_classes_with_gaps_is_trained_and_evaluated_from_one_command(own_data, tmp_path):
+    opts = options(tmp_path, SOLVER__MAX_ITER=2)
+    status, output = run(tmp_path, "train_net.py", *CONFIG, "--data", own_data, *opts)
+    assert status == 0, output
+    for row in (r" 3 +0 +disc +\d+", r" 7 +1 +square +\d+", r" 20 +2 +triangle +\d+"):
+        assert re.search(row, output)
+    assert re.search(r"\| *disc *\| *[\d.]+ *\| *square", output), "AP of each class"
+    saved = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert saved["label_map"] == {"ids": [3, 7, 20], "names": ["disc", "square", "triangle"]}
+    again = ("--config", tmp_path / "config.yaml", "--eval-only", "MODEL.WEIGHTS", tmp_path / "model_final.pth")
+    status, second = run(tmp_path, "train_net.py", *again)
+    assert status == 0 and figures(second) == figures(output), "the written config knows the data"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_cut_short_ends_the_training_with_its_name(own_data, tmp_path, workers):
+    root = shutil.copytree(own_data, tmp_path / "coco")
+    for path in (root / "train2017").iterdir():
+        path.write_bytes(path.read_bytes()[:150])
+    opts = options(tmp_path / "run", DATALOADER__NUM_WORKERS=workers)
+    status, output = run(tmp_path, "train_net.py", *CONFIG, "--data", root, *opts)
+    last = output.strip().splitlines()[-1]
+    assert status == 1 and re.match(r"error: .*0000\d\.png: the picture is damaged or cut short", last), output
+
+
+# ---- mistakes
 
 
 @pytest.mark.parametrize(
@@ -129,9 +260,12 @@ def test_a_native_checkpoint_is_converted_and_loads(datasets, trained, tmp_path)
         ((*CONFIG, "MODEL.DETR.NUM_CLASES", "3"), "NUM_CLASES"),
         (("--config", "no_such.yaml"), "no_such.yaml"),
         ((*CONFIG, "MODEL.DETR.NUM_CLASSES", "-3"), "NUM_CLASSES -3"),
-        ((*CONFIG, "--eval-only", "MODEL.WEIGHTS", "no_such.pth"), "no_such.pth"),
+        (
+            ("--config", "detr_r50_custom.yaml", "--data", "no_such_folder"),
+            "no_such_folder/annotations/custom_train.json",
+        ),
     ],
-    ids=["misspelt-key", "no-config", "class-count", "no-weights"],
+    ids=["misspelt-key", "no-config", "class-count", "no-data"],
 )
 def test_a_mistake_is_one_clear_message(datasets, tmp_path, args, message):
     status, output = run(datasets, "train_net.py", *args, "OUTPUT_DIR", tmp_path)

@@ -1,0 +1,147 @@
+"""What model a state dict is of, read from the names and shapes of its tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torchvision
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from d2_detr.checkpoint.layouts import BODY, MASK_PARTS, StateDict
+from d2_detr.errors import InputError
+from d2_detr.modeling.network import DetrNetwork
+from d2_detr.modeling.transformer import Transformer
+
+# Blocks of layer1, 2, ..., and whether they are bottlenecks -> depth of the ResNet.
+_DEPTHS = {(2, 2, 2, 2, False): 18, (3, 4, 6, 3, False): 34, (3, 4, 6, 3, True): 50, (3, 4, 23, 3, True): 101}
+# A checkpoint made to be fine-tuned may lack these.
+REPLACEABLE = ("class_embed.", "query_embed.")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of a DETR. `None` stands for what the state dict does not tell.
+
+    The number of attention heads and the dilation (DC5) leave no trace in a state dict.
+    """
+
+    depth: int | None
+    stages: int
+    backbone_channels: int
+    hidden_dim: int
+    dim_feedforward: int
+    encoder_layers: int
+    decoder_layers: int
+    pre_norm: bool
+    num_queries: int | None
+    class_rows: int | None
+    masks: bool
+    parameters: int
+
+    @property
+    def backbone(self) -> str:
+        """As people call it: R50; or a cut one, R18 up to layer3."""
+        if self.depth is None:
+            return "not one of torchvision's ResNet-18, 34, 50, 101"
+        return f"R{self.depth}" + ("" if self.stages == 4 else f" up to layer{self.stages}")
+
+
+def architecture_of(common: StateDict) -> Architecture:
+    """Sizes of the model of a state dict under the common names.
+
+    Raises:
+        InputError: a part of DETR is missing altogether.
+    """
+    hidden_dim, channels = _shape(common, "input_proj.weight", 4)[:2]
+    return Architecture(
+        *_resnet(common),
+        backbone_channels=channels,
+        hidden_dim=hidden_dim,
+        dim_feedforward=_shape(common, "transformer.decoder.layers.0.linear1.weight", 2)[0],
+        encoder_layers=_count(common, r"transformer\.encoder\.layers\.(\d+)\."),
+        decoder_layers=_count(common, r"transformer\.decoder\.layers\.(\d+)\."),
+        pre_norm="transformer.encoder.norm.weight" in common,
+        num_queries=_shape(common, "query_embed.weight", 2)[0] if "query_embed.weight" in common else None,
+        class_rows=_shape(common, "class_embed.weight", 2)[0] if "class_embed.weight" in common else None,
+        masks=any(name.startswith(MASK_PARTS) for name in common),
+        parameters=sum(tensor.numel() for name, tensor in common.items() if "running_" not in name),
+    )
+
+
+def check_complete(common: StateDict, architecture: Architecture) -> list[str]:
+    """Compare names and shapes with the model that they claim to be, and return the names that it does not know.
+
+    Raises:
+        InputError: a tensor is missing or has another shape; the message names the first and counts them all.
+    """
+    expected = expected_shapes(architecture)
+    missing = [name for name in expected if name not in common and not name.startswith(REPLACEABLE)]
+    if missing:
+        raise InputError(f"not a whole DETR: {len(missing)} of {len(expected)} tensors are missing, first {missing[0]}")
+    wrong = [name for name, shape in expected.items() if name in common and common[name].shape != shape]
+    if wrong:
+        raise InputError(
+            f"{wrong[0]} has the shape {tuple(common[wrong[0]].shape)}, expected {tuple(expected[wrong[0]])}"
+            + (f"; so have {len(wrong) - 1} other tensors" if len(wrong) > 1 else "")
+        )
+    unchecked = MASK_PARTS if architecture.depth else (*MASK_PARTS, "backbone.")
+    return [
+        name
+        for name in common
+        if name not in expected and not name.startswith(unchecked) and not name.endswith("num_batches_tracked")
+    ]
+
+
+def expected_shapes(architecture: Architecture) -> dict[str, torch.Size]:
+    """Shape of every tensor of such a DETR without masks, by its common name."""
+    with torch.device("meta"):
+        network = DetrNetwork(
+            backbone=_resnet_body(architecture) if architecture.depth else nn.Module(),
+            backbone_channels=architecture.backbone_channels,
+            transformer=Transformer(
+                hidden_dim=architecture.hidden_dim,
+                num_heads=1,
+                dim_feedforward=architecture.dim_feedforward,
+                encoder_layers=architecture.encoder_layers,
+                decoder_layers=architecture.decoder_layers,
+                pre_norm=architecture.pre_norm,
+            ),
+            num_classes=(architecture.class_rows or 1) - 1,
+            num_queries=architecture.num_queries or 1,
+        )
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
+
+
+def _resnet_body(architecture: Architecture) -> nn.Module:
+    resnet = getattr(torchvision.models, f"resnet{architecture.depth}")(weights=None, norm_layer=FrozenBatchNorm2d)
+    names = ["conv1", "bn1", *(f"layer{stage + 1}" for stage in range(architecture.stages))]
+    backbone = nn.Module()
+    backbone.body = nn.ModuleDict({name: getattr(resnet, name) for name in names})
+    return backbone
+
+
+def _resnet(names: Iterable[str]) -> tuple[int | None, int]:
+    """Depth and number of stages of the ResNet; a cut one counts as the shallowest that it can be."""
+    blocks = [_count(names, rf"{re.escape(BODY)}layer{stage}\.(\d+)\.") for stage in range(1, 5)]
+    stages = sum(number > 0 for number in blocks)
+    bottleneck = f"{BODY}layer1.0.conv3.weight" in names
+    for (*expected, is_bottleneck), depth in _DEPTHS.items():
+        if stages and blocks == expected[:stages] + [0] * (4 - stages) and bottleneck == is_bottleneck:
+            return depth, stages
+    return None, stages
+
+
+def _count(names: Iterable[str], pattern: str) -> int:
+    return len({match[1] for name in names if (match := re.match(pattern, name))})
+
+
+def _shape(common: StateDict, name: str, dim: int) -> torch.Size:
+    if name not in common:
+        raise InputError(f"not a whole DETR: {name} is missing; is it a checkpoint of another model?")
+    if common[name].dim() != dim:
+        raise InputError(f"{name} has the shape {tuple(common[name].shape)}, expected {dim} dimensions")
+    return common[name].shape

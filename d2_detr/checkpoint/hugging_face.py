@@ -1,0 +1,125 @@
+"""Folders as Hugging Face transformers writes them: config.json and model.safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from d2_detr.checkpoint.architecture import Architecture
+from d2_detr.checkpoint.class_head import LabelMap
+from d2_detr.checkpoint.layouts import StateDict
+from d2_detr.errors import InputError
+from d2_detr.files import read_json, replacing, write_json
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+WEIGHTS_OLD = "pytorch_model.bin"
+UNUSED = "N/A"  # label of the rows that no class has
+# DETR's resizing and normalisation, for AutoImageProcessor.
+PROCESSOR = {
+    "image_processor_type": "DetrImageProcessor",
+    "format": "coco_detection",
+    "do_resize": True,
+    "size": {"shortest_edge": 800, "longest_edge": 1333},
+    "do_rescale": True,
+    "do_normalize": True,
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+    "do_pad": True,
+}
+
+
+def weights_file(folder: Path) -> Path:
+    """The file with the weights in a folder of transformers.
+
+    Raises:
+        InputError: none.
+    """
+    for name in (WEIGHTS, WEIGHTS_OLD):
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f"{folder}: neither {WEIGHTS} nor {WEIGHTS_OLD} is in this folder")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config beside the weights, {} if there is none.
+
+    Raises:
+        InputError: it is of another model than DETR.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        return {}
+    config = read_json(path)
+    if not isinstance(config, dict) or config.get("model_type") != "detr":
+        kind = config.get("model_type") if isinstance(config, dict) else None
+        raise InputError(f"{path}: model_type is {kind!r}, expected 'detr'")
+    return config
+
+
+def label_map_of(config: dict[str, Any]) -> LabelMap | None:
+    """The classes that `id2label` names: its ids are rows of the class head. None if it names nothing.
+
+    `category_ids`, which this project writes, are the ids of the annotations where the rows are counted from 0.
+    """
+    labels = {int(row): str(name) for row, name in config.get("id2label", {}).items()}
+    labels = {row: name for row, name in sorted(labels.items()) if name != UNUSED}
+    if not labels or all(name == f"LABEL_{row}" for row, name in labels.items()):
+        return None
+    return LabelMap(tuple(config.get("category_ids", labels)), tuple(labels.values()))
+
+
+def write_folder(
+    folder: Path,
+    state_dict: StateDict,
+    architecture: Architecture,
+    label_map: LabelMap | None,
+    *,
+    num_heads: int,
+    dilation: bool,
+) -> None:
+    """Write a state dict of the Hugging Face layout with the config that `from_pretrained` needs.
+
+    Raises:
+        InputError: a backbone that Hugging Face's DETR cannot have.
+    """
+    if architecture.depth is None or architecture.stages < 4:
+        raise InputError(f"Hugging Face's DETR takes a whole ResNet; this backbone is {architecture.backbone}")
+    write_json(_config(architecture, label_map, num_heads, dilation), folder / CONFIG)
+    write_json(PROCESSOR, folder / "preprocessor_config.json")
+    with replacing(folder / WEIGHTS) as temporary:
+        save_file(state_dict, temporary, metadata={"format": "pt"})
+
+
+def _config(a: Architecture, label_map: LabelMap | None, num_heads: int, dilation: bool) -> dict[str, Any]:
+    config = {
+        "model_type": "detr",
+        "architectures": ["DetrForSegmentation" if a.masks else "DetrForObjectDetection"],
+        "use_timm_backbone": True,
+        "backbone": f"resnet{a.depth}",
+        "use_pretrained_backbone": False,
+        "dilation": dilation,
+        "d_model": a.hidden_dim,
+        "num_queries": a.num_queries,
+        "encoder_layers": a.encoder_layers,
+        "encoder_ffn_dim": a.dim_feedforward,
+        "encoder_attention_heads": num_heads,
+        "decoder_layers": a.decoder_layers,
+        "decoder_ffn_dim": a.dim_feedforward,
+        "decoder_attention_heads": num_heads,
+    }
+    if a.class_rows is None:
+        return config
+    labels = [f"LABEL_{row}" for row in range(a.class_rows - 1)]
+    if label_map and label_map.names:
+        by_id = len(label_map) < len(labels)
+        rows = label_map.ids if by_id else range(len(label_map))
+        named = dict(zip(rows, label_map.names, strict=True))
+        labels = [named.get(row, UNUSED) for row in range(len(labels))]
+        if not by_id:
+            config["category_ids"] = list(label_map.ids)
+    config["id2label"] = {str(row): name for row, name in enumerate(labels)}
+    config["label2id"] = {name: row for row, name in enumerate(labels) if name != UNUSED}
+    return config

@@ -1,0 +1,46 @@
+"""What lies beside the weights in a checkpoint, whoever wrote it."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from d2_detr.checkpoint import hugging_face
+from d2_detr.checkpoint.class_head import LabelMap
+from d2_detr.errors import InputError
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The classes of the head, and what leaves no trace in a state dict. None: the checkpoint does not tell."""
+
+    label_map: LabelMap | None = None
+    num_heads: int | None = None
+    dilation: bool | None = None
+
+
+def metadata_of(checkpoint: dict[str, Any]) -> Metadata:
+    """From native DETR's command line, this plugin's config and label map, or Hugging Face's config.
+
+    Raises:
+        InputError: a label map or config that is not what its writer writes.
+    """
+    label_map = LabelMap.from_dict(checkpoint["label_map"]) if "label_map" in checkpoint else None
+    if config := checkpoint.get("hugging_face"):
+        return Metadata(
+            label_map or hugging_face.label_map_of(config),
+            config.get("encoder_attention_heads"),
+            config.get("dilation"),
+        )
+    if isinstance(args := checkpoint.get("args"), argparse.Namespace):
+        return Metadata(label_map, getattr(args, "nheads", None), getattr(args, "dilation", None))
+    if "config" in checkpoint:
+        try:
+            model = yaml.safe_load(checkpoint["config"])["MODEL"]
+            return Metadata(label_map, model["DETR"]["NHEADS"], model["RESNETS"]["RES5_DILATION"] == 2)
+        except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"config of the checkpoint: not a config of this plugin ({error!r})") from error
+    return Metadata(label_map)

@@ -1,0 +1,45 @@
+"""Writing a converted checkpoint, in the file that its readers expect."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from d2_detr.checkpoint import hugging_face
+from d2_detr.checkpoint.architecture import architecture_of
+from d2_detr.checkpoint.layouts import Format, StateDict, to_common
+from d2_detr.checkpoint.metadata import Metadata
+from d2_detr.files import replacing
+
+DEFAULT_HEADS = 8  # of every published DETR
+
+
+def write_checkpoint(path: str | Path, state_dict: StateDict, format: Format, metadata: Metadata) -> None:
+    """Write a state dict of `format`, with its label map.
+
+    Hugging Face gets a folder with its config; the others a file, .safetensors or else torch's, that a crash cannot
+    leave half written.
+    """
+    path = Path(path)
+    # Views, as of projections that were split, would be written with all that they are views of, or refused.
+    state_dict = {name: t.detach().clone(memory_format=torch.contiguous_format) for name, t in state_dict.items()}
+    if format is Format.HUGGING_FACE:
+        common, _ = to_common(state_dict, format)
+        hugging_face.write_folder(
+            path,
+            state_dict,
+            architecture_of(common),
+            metadata.label_map,
+            num_heads=metadata.num_heads or DEFAULT_HEADS,
+            dilation=bool(metadata.dilation),
+        )
+        return
+    label_map = {"label_map": metadata.label_map.to_dict()} if metadata.label_map else {}
+    with replacing(path) as temporary:
+        if path.suffix == ".safetensors":
+            save_file(state_dict, temporary, metadata={key: json.dumps(value) for key, value in label_map.items()})
+        else:
+            torch.save({"model": state_dict} | label_map, temporary)

@@ -1,0 +1,116 @@
+"""The class table counts what is there, and warns of what looks wrong."""
+
+import pytest
+
+from d2_detr.data import class_table
+from d2_detr.data.class_table import check_pictures, show_data, survey, warnings
+from d2_detr.data.classes import dataset_label_map
+from d2_detr.data.custom import TRAIN, VAL
+from d2_detr.engine import load_config
+from d2_detr.errors import InputError
+from tests import shapes
+
+
+@pytest.fixture
+def root(monkeypatch, tmp_path):
+    monkeypatch.setenv("D2_DETR_CACHE", str(tmp_path / "cache"))
+    return shapes.draw_shapes(tmp_path / "coco")
+
+
+@pytest.fixture
+def said(root, monkeypatch):
+    """Table and warnings of the dataset."""
+
+    def said(*opts):
+        texts = []
+        for level in ("info", "warning"):
+            monkeypatch.setattr(class_table.logger, level, lambda text, *args: texts.append(str(text) % args))
+        show_data(load_config("", list(opts), str(root)))
+        return texts[0], texts[1:]
+
+    return said
+
+
+def change(root, split, change_entry):
+    coco = shapes.read(root, split)
+    coco["annotations"] = [new for entry in coco["annotations"] if (new := change_entry(entry))]
+    shapes.write(coco, root, split)
+
+
+def test_the_table_has_ids_names_boxes_and_pictures_of_both_splits(root, said):
+    table, warned = said()
+    for i, (category_id, name) in enumerate(shapes.CATEGORIES.items()):
+        counts = []
+        for split in ("train", "val"):
+            found = [a["image_id"] for a in shapes.read(root, split)["annotations"] if a["category_id"] == category_id]
+            counts += [str(len(found)), str(len(set(found)))]
+        row = next(line.split() for line in table.splitlines() if name in line)
+        assert row == [str(category_id), str(i), name, *counts]
+    assert next(line.split() for line in table.splitlines() if " all " in line)[2:5:2] == ["6", "3"]
+    assert warned == []
+
+
+def test_crowds_are_not_counted_and_pictures_without_objects_are(root):
+    change(root, "train", lambda entry: entry | {"iscrowd": 1})
+    load_config("", [], str(root))
+    found = survey((TRAIN,))
+    assert found.boxes.total() == 0 and found.num_empty == found.num_pictures == 6
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [("train", "custom_train has no box of disc: what is missing there cannot be learned"),
+     ("val", "custom_val has no box of disc: what is missing there will have no AP")],
+)  # fmt: skip
+def test_a_class_that_is_missing_in_a_split_is_warned_about(root, said, split, message):
+    change(root, split, lambda entry: entry if entry["category_id"] != 3 else None)
+    assert [w for w in said()[1] if message in w]
+
+
+def test_more_objects_than_queries_are_warned_about_with_the_picture(root, said):
+    most = max(survey_of(root).objects.values())
+    (warned,) = [w for w in said("MODEL.DETR.NUM_OBJECT_QUERIES", str(most - 1))[1] if "queries" in w and TRAIN in w]
+    assert f"({most - 1})" in warned and f"with {most}" in warned and ".png" in warned
+    assert not [w for w in said("MODEL.DETR.NUM_OBJECT_QUERIES", str(most))[1] if TRAIN in w]
+
+
+def survey_of(root):
+    load_config("", [], str(root))
+    return survey((TRAIN,))
+
+
+@pytest.mark.parametrize(("excess", "warned"), [(0.9, False), (3, True)], ids=["rounding", "outside"])
+def test_boxes_that_stick_out_are_warned_about_with_number_and_picture(root, said, excess, warned):
+    def stretch(entry):
+        x, y, _, height = entry["bbox"]
+        return entry | {"bbox": [x, y, 64 + excess - x, height]} if entry["id"] < 2 else entry
+
+    change(root, "train", stretch)
+    found = [w for w in said()[1] if "stick out" in w]
+    assert bool(found) == warned
+    assert not warned or (found[0].startswith("2 boxes of custom_train") and "00001.png" in found[0])
+
+
+def test_a_dataset_without_anything_odd_has_no_warnings(root):
+    load_config("", [], str(root))
+    train, val = survey((TRAIN,)), survey((VAL,))
+    assert warnings(dataset_label_map(TRAIN), train, val, num_queries=100) == []
+
+
+def test_pictures_that_are_missing_broken_or_resized_are_found_before_training(root):
+    load_config("", [], str(root))
+    check_pictures([TRAIN, VAL])
+    path = root / "train2017" / "00004.png"
+    whole = path.read_bytes()
+    path.write_bytes(b"<html>")
+    with pytest.raises(InputError, match=r"00004\.png: not a picture"):
+        check_pictures([TRAIN])
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"00004\.png: no such picture"):
+        check_pictures([TRAIN])
+    path.write_bytes(whole)
+    coco = shapes.read(root, "train")
+    coco["images"][3]["width"] = 200
+    shapes.write(coco, root, "train")
+    with pytest.raises(InputError, match=r"00004\.png: the picture is 64 x 64 pixels, its annotation says width 200"):
+        check_pictures([TRAIN])

@@ -1,0 +1,127 @@
+"""Pictures of every kind become the same 8-bit RGB; what is none is refused by name."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from d2_detr.data.pictures import check_picture, picture_size, read_picture
+from d2_detr.errors import InputError
+
+from detectron2.data.detection_utils import read_image
+
+WIDTH, HEIGHT = 30, 20
+PIXELS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+GREY = PIXELS[:, :, 0]
+
+
+def repeated(grey):
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def sixteen_bits(name):
+    return Image.fromarray(GREY.astype(np.uint16) * 256 + 77), name, repeated(GREY)
+
+
+KINDS = {
+    "rgb": (Image.fromarray(PIXELS), "a.png", PIXELS),
+    "grey": (Image.fromarray(GREY), "a.png", repeated(GREY)),
+    "alpha": (Image.fromarray(np.dstack([PIXELS, GREY])), "a.png", PIXELS),
+    "grey_and_alpha": (Image.fromarray(np.dstack([GREY, 255 - GREY])), "a.png", repeated(GREY)),
+    "palette": (Image.fromarray(PIXELS // 64 * 64).convert("P", palette=Image.Palette.WEB), "a.gif", None),
+    "one_bit": (Image.fromarray(GREY > 127), "a.png", repeated(np.where(GREY > 127, 255, 0).astype(np.uint8))),
+    "sixteen_bits_png": sixteen_bits("a.png"),
+    "sixteen_bits_tiff": sixteen_bits("a.tiff"),
+    "cmyk": (Image.fromarray(PIXELS).convert("CMYK"), "a.tiff", PIXELS),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_picture_becomes_8_bit_rgb(tmp_path, kind):
+    picture, name, expected = KINDS[kind]
+    picture.save(tmp_path / name)
+    pixels = read_picture(tmp_path / name)
+    assert pixels.dtype == np.uint8 and pixels.shape == (HEIGHT, WIDTH, 3)
+    if expected is not None:
+        np.testing.assert_array_equal(pixels, expected)
+    np.testing.assert_array_equal(read_picture(tmp_path / name, "BGR"), pixels[:, :, ::-1])
+
+
+@pytest.mark.parametrize("kind", ["rgb", "grey", "alpha", "palette", "one_bit", "cmyk"])
+def test_pictures_of_8_bits_are_read_as_detectron2_reads_them(tmp_path, kind):
+    picture, name, _ = KINDS[kind]
+    picture.save(tmp_path / name)
+    for format in ("RGB", "BGR"):
+        np.testing.assert_array_equal(read_picture(tmp_path / name, format), read_image(str(tmp_path / name), format))
+
+
+def turned(path, orientation):
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    Image.fromarray(PIXELS).save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("orientation", [None, *range(1, 9)])
+def test_the_exif_orientation_is_applied_to_pixels_and_size(tmp_path, orientation):
+    path = turned(tmp_path / "a.png", orientation)
+    with Image.open(path) as saved:
+        upright = ImageOps.exif_transpose(saved)
+    assert picture_size(path) == upright.size
+    assert picture_size(path) == ((HEIGHT, WIDTH) if orientation and orientation >= 5 else (WIDTH, HEIGHT))
+    np.testing.assert_array_equal(read_picture(path), np.asarray(upright))
+    np.testing.assert_array_equal(read_picture(path, annotated_wh=upright.size), np.asarray(upright))
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_a_picture_that_was_annotated_as_it_is_stored_is_not_turned(tmp_path, orientation):
+    path = turned(tmp_path / "a.png", orientation)
+    np.testing.assert_array_equal(read_picture(path, annotated_wh=(WIDTH, HEIGHT)), PIXELS)
+    check_picture(path, (WIDTH, HEIGHT))
+    check_picture(path, (HEIGHT, WIDTH))
+
+
+@pytest.mark.parametrize("look", [lambda path, wh: read_picture(path, annotated_wh=wh), check_picture])
+def test_another_size_than_annotated_is_an_error_with_both(tmp_path, look):
+    path = turned(tmp_path / "a.png", 6)
+    with pytest.raises(InputError, match=r"a\.png: the picture is 20 x 30 pixels, its annotation says width 64 and he"):
+        look(path, (64, 48))
+
+
+def test_malformed_exif_data_say_nothing_about_the_pixels(tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "a.png", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff garbage")
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), PIXELS)
+    assert picture_size(tmp_path / "a.png") == (WIDTH, HEIGHT)
+
+
+def encoded(format):
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (200, 200, 3), dtype=np.uint8)).save(buffer, format)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "BMP", "TIFF", "WEBP"])
+@pytest.mark.parametrize("fraction", [0, 0.02, 0.5, 0.9])
+def test_a_picture_cut_short_is_an_error_that_names_it(tmp_path, format, fraction):
+    whole = encoded(format)
+    path = tmp_path / f"a.{format.lower()}"
+    path.write_bytes(whole[: int(len(whole) * fraction)])
+    with pytest.raises(InputError, match=rf"a\.{format.lower()}: (not a picture|the picture is damaged)"):
+        read_picture(path)
+
+
+@pytest.mark.parametrize("look", [read_picture, picture_size])
+def test_what_is_no_picture_or_not_there_is_named(tmp_path, look):
+    (tmp_path / "a.jpg").write_text("<html>404</html>")
+    with pytest.raises(InputError, match=r"a\.jpg: not a picture"):
+        look(tmp_path / "a.jpg")
+    with pytest.raises(FileNotFoundError, match=r"b\.jpg: no such picture"):
+        look(tmp_path / "b.jpg")
+
+
+def test_floating_point_pixels_are_refused(tmp_path):
+    Image.fromarray(PIXELS[:, :, 0].astype(np.float32)).save(tmp_path / "a.tiff")
+    with pytest.raises(InputError, match=r"a\.tiff: pixels are floating point"):
+        read_picture(tmp_path / "a.tiff")
