@@ -46,5 +46,8 @@ setup(
         "tqdm",
         "yacs",
     ],
-    extras_require={"test": ["hypothesis", "pytest", "ruff==0.17.5"]},
+    extras_require={
+        "test": ["hypothesis", "pytest", "ruff==0.17.5"],
+        "record": ["transformers==5.23.0", "timm==1.0.31"],  # to record figures of tests/reference anew
+    },
 )

@@ -63,13 +63,9 @@ def main() -> None:
             new_classes=args.num_classes,
             keep_classes=args.keep_classes.split(",") if args.keep_classes else None,
         )
-    metadata = Metadata(
-        label_map=report.label_map,
-        num_heads=args.num_heads or metadata.num_heads,
-        dilation=args.dc5 or metadata.dilation,
-    )
-    write_checkpoint(args.output_model, state_dict, Format(args.to), metadata)
-    print(f"{args.source_model}: {report}")
+    known = Metadata(report.label_map, args.num_heads or metadata.num_heads, args.dc5 or metadata.dilation)
+    write_checkpoint(args.output_model, state_dict, Format(args.to), known)
+    print("; ".join([f"{args.source_model}: {report}", *filter(None, [metadata.warning])]))
     print(f"{args.output_model}: written in the layout of {Format(args.to).title}")
 
 

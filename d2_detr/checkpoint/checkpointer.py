@@ -81,9 +81,10 @@ class DetrCheckpointer(DetectionCheckpointer):
         checkpoint, fit = read_fitting(filename, self.model.state_dict(), new_class_head=self.new_class_head)
         for note in fit.notes:
             self.logger.info("%s: %s", filename, note)
-        for left_out in fit.left_out:
-            self.logger.warning("%s: %s", filename, left_out)
-        self._compare_names(filename, metadata_of(checkpoint).label_map)
+        metadata = metadata_of(checkpoint)
+        for warning in [*fit.left_out, *filter(None, [metadata.warning])]:
+            self.logger.warning("%s: %s", filename, warning)
+        self._compare_names(filename, metadata.label_map)
         return checkpoint | {"model": fit.state_dict}
 
     def _compare_names(self, filename: str, label_map: LabelMap | None) -> None:

@@ -17,6 +17,10 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 WEIGHTS_OLD = "pytorch_model.bin"
 UNUSED = "N/A"  # label of the rows that no class has
+AUXILIARY_LOSS = (
+    "trained with auxiliary_loss: transformers then normalises the states between the decoder's layers, as DETR does "
+    "not, and detections differ from those there"
+)
 # DETR's resizing and normalisation, for AutoImageProcessor.
 PROCESSOR = {
     "image_processor_type": "DetrImageProcessor",

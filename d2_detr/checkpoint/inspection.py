@@ -23,6 +23,8 @@ def inspect(state_dict: StateDict, metadata: Metadata) -> str:
     else:
         lines = [("format", format.title), *_sizes(architecture_of(common), metadata)]
         lines += [("class head", _class_head(common, format, metadata)), ("complete", _complete(common))]
+    if metadata.warning:
+        lines.append(("note", metadata.warning))
     return "\n".join(f"{name:16} {value}" for name, value in lines)
 
 

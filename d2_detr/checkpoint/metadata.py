@@ -15,11 +15,15 @@ from d2_detr.errors import InputError
 
 @dataclass(frozen=True)
 class Metadata:
-    """The classes of the head, and what leaves no trace in a state dict. None: the checkpoint does not tell."""
+    """The classes of the head, and what leaves no trace in a state dict. None: the checkpoint does not tell.
+
+    `warning` is a sentence on what a conversion cannot keep, "" if there is nothing.
+    """
 
     label_map: LabelMap | None = None
     num_heads: int | None = None
     dilation: bool | None = None
+    warning: str = ""
 
 
 def metadata_of(checkpoint: dict[str, Any]) -> Metadata:
@@ -34,6 +38,7 @@ def metadata_of(checkpoint: dict[str, Any]) -> Metadata:
             label_map or hugging_face.label_map_of(config),
             config.get("encoder_attention_heads"),
             config.get("dilation"),
+            hugging_face.AUXILIARY_LOSS if config.get("auxiliary_loss") else "",
         )
     if isinstance(args := checkpoint.get("args"), argparse.Namespace):
         return Metadata(label_map, getattr(args, "nheads", None), getattr(args, "dilation", None))

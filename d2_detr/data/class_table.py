@@ -58,8 +58,7 @@ def check_pictures(names: Iterable[str]) -> None:
     records = [record for name in names for record in DatasetCatalog.get(name)]
 
     def check(record: dict) -> None:
-        if "width" in record:
-            check_picture(record["file_name"], (record["width"], record["height"]))
+        check_picture(record["file_name"], (record["width"], record["height"]) if "width" in record else None)
 
     with ThreadPoolExecutor(READERS) as pool:
         for _ in tqdm(pool.map(check, records), "Looking at the pictures", len(records), delay=2, leave=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from d2_detr.checkpoint.class_head import LabelMap
+from d2_detr.data import custom
 from d2_detr.errors import InputError
 
 from detectron2.config import CfgNode
@@ -15,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 def dataset_classes(name: str) -> list[str]:
     """Names of the classes of a registered dataset, in the order of their contiguous ids."""
+    if name not in DatasetCatalog and name in custom.FOLDERS:
+        raise InputError(f"dataset {name!r}: say where it lies, with --data FOLDER or the config key DATASETS.CUSTOM")
     if name not in DatasetCatalog:
         raise InputError(
             f"dataset {name!r} is not registered; registered are {', '.join(sorted(DatasetCatalog.list()))}"

@@ -23,15 +23,15 @@ def picture_size(path: str | Path) -> tuple[int, int]:
         return (height, width) if _orientation(picture) in (5, 6, 7, 8) else (width, height)
 
 
-def check_picture(path: str | Path, annotated_wh: tuple[int, int]) -> None:
-    """Whether a picture is there and has the annotated size, as shown or as stored; from its header alone.
+def check_picture(path: str | Path, annotated_wh: tuple[int, int] | None) -> None:
+    """Whether a picture is there and has the annotated size (if any), as shown or as stored; from its header alone.
 
     Raises:
         FileNotFoundError, InputError: no such file, not a picture, or of another size.
     """
     with _open(path) as picture:
         stored_wh = picture.size
-    if annotated_wh not in (stored_wh, shown_wh := picture_size(path)):
+    if annotated_wh and annotated_wh not in (stored_wh, shown_wh := picture_size(path)):
         raise InputError(_size_mismatch(path, shown_wh, annotated_wh))
 
 

@@ -116,7 +116,8 @@ def resolve_schedule(cfg: CfgNode) -> None:
         solver.MAX_ITER = math.ceil(solver.MAX_EPOCHS * num_pictures / solver.IMS_PER_BATCH)
         solver.STEPS = tuple(round(step * solver.MAX_ITER) for step in solver.STEPS)
         logger.info(
-            "%s epochs of %d pictures, %d at a time: %d iterations, rate lowered at %s",
-            solver.MAX_EPOCHS, num_pictures, solver.IMS_PER_BATCH, solver.MAX_ITER, solver.STEPS,
+            "%s epochs of %d pictures, %d at a time: %d iterations%s",
+            solver.MAX_EPOCHS, num_pictures, solver.IMS_PER_BATCH, solver.MAX_ITER,
+            f", rate lowered at {', '.join(map(str, solver.STEPS))}" if solver.STEPS else "",
         )  # fmt: skip
         solver.MAX_EPOCHS = 0

@@ -84,6 +84,13 @@ def test_labels_of_a_config_are_read(folder, id2label, expected):
     assert metadata_of(read_checkpoint(folder)).label_map == expected
 
 
+def test_what_transformers_computes_otherwise_with_auxiliary_loss_is_told(folder, plugin):
+    assert not metadata_of(read_checkpoint(folder)).warning
+    (folder / "config.json").write_text(json.dumps(config_of(folder) | {"auxiliary_loss": True}))
+    metadata = metadata_of(read_checkpoint(folder))
+    assert "auxiliary_loss" in metadata.warning and "auxiliary_loss" in inspect(plugin, metadata)
+
+
 def test_weights_of_older_versions_are_read(folder):
     torch.save(read_checkpoint(folder)["model"], folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()

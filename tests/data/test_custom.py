@@ -129,6 +129,14 @@ def test_a_folder_of_another_layout_is_told_what_is_expected_and_what_is_there(t
         DatasetCatalog.get(TRAIN)
 
 
+def test_without_a_folder_it_is_said_how_to_give_one():
+    for name in (TRAIN, VAL):
+        DatasetCatalog.pop(name, None)
+    cfg = load_config("detr_r50_custom.yaml", [])
+    with pytest.raises(InputError, match=r"'custom_train': say where it lies, with --data FOLDER .*DATASETS\.CUSTOM"):
+        resolve_num_classes(cfg)
+
+
 def test_a_folder_on_the_command_line_takes_the_place_of_a_configs_datasets(root):
     cfg = load_config("detr_256_6_6_torchvision.yaml", [], str(root))
     assert cfg.DATASETS.TRAIN == (TRAIN,) and cfg.DATASETS.TEST == (VAL,)

@@ -1,7 +1,8 @@
-"""What the recorded figures of native DETR and the tests against them share: models, inputs, weights.
+"""What the recorded figures of native DETR and its descendants share with the tests: models, inputs, weights.
 
-Weights follow a rule instead of a seed: every tensor is drawn from a generator seeded with the CRC of its native name,
-so that two implementations with the same names hold the same weights whatever order they create them in.
+Weights follow a rule instead of a seed: every tensor is drawn from a generator seeded with the CRC of its name, so that
+two implementations with the same names hold the same weights whatever order they create them in, and a checkpoint with
+other names holds the right weights only after the right renaming.
 
 Everything is computed in float64: in float32 the rounding of one processor's convolutions, magnified by a hundred
 random layers, is as large as the tolerances.
@@ -9,12 +10,15 @@ random layers, is as large as the tolerances.
 
 from __future__ import annotations
 
+import json
 import math
 import zlib
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 FOLDER = Path(__file__).parent
@@ -27,6 +31,7 @@ MODELS = {
     "r101": {"depth": 101, **SMALL},
     "r50_pre_norm": {"depth": 50, "pre_norm": True, **SMALL},
 }
+DESCENDANTS = {"r50": MODELS["r50"], "r50_small": SMALL}  # of the official wrapper and of Hugging Face alike
 GRADIENTS = (
     "backbone.0.body.layer2.0.conv1.weight",
     "input_proj.weight",
@@ -41,6 +46,16 @@ BOXES_CXCYWH = [
     [],
 ]
 LABELS = [[0, 6, 3], [3], []]
+SMALL_SIZES_HW = [(50, 96), (33, 70), (61, 40)]
+# For the official wrapper: it rounds the border of the padding up to whole cells of the feature map, where native DETR
+# takes the nearest. On multiples of the stride 32 both do the same.
+WHOLE_CELLS_HW = [(128, 192), (96, 64), (160, 96)]
+WHOLE_CELLS_SMALL_HW = [(64, 96), (32, 96), (64, 32)]
+STEPS = 10  # of the optimizer
+# A tenth of DETR's. With 1e-4 a rounding of 1e-7 in the weights grows to a tenth of what the parameters change in ten
+# steps, and a comparison would be one of processors.
+LEARNING_RATE = 1e-5
+OUTPUT_SIZES_HW = [(300, 401), (96, 64), (75, 50)]  # of detections: enlarged, as it was, made smaller
 
 
 def images() -> list[Tensor]:
@@ -60,19 +75,42 @@ def targets() -> list[dict[str, Tensor]]:
     ]
 
 
+def pictures(sizes_hw: list[tuple[int, int]]) -> list[Tensor]:
+    """One patchwork (3, H, W) for each size, uint8, as a file would be read."""
+    generator = torch.Generator().manual_seed(1)
+    coarse = [torch.randint(256, (1, 3, 5, 7), generator=generator).float() for _ in sizes_hw]
+    return [
+        F.interpolate(x, size=size_hw, mode="nearest")[0].byte() for x, size_hw in zip(coarse, sizes_hw, strict=True)
+    ]
+
+
+def config_options(sizes: dict[str, int]) -> list[str]:
+    """KEY VALUE pairs for a model of MODELS or SMALL; the official wrapper and this plugin have the same keys."""
+    keys = {
+        "hidden_dim": "HIDDEN_DIM", "nheads": "NHEADS", "dim_feedforward": "DIM_FEEDFORWARD",
+        "enc_layers": "ENC_LAYERS", "dec_layers": "DEC_LAYERS",
+    }  # fmt: skip
+    values = {key: sizes[size] for size, key in keys.items()}
+    values |= {"NUM_CLASSES": NUM_CLASSES, "NUM_OBJECT_QUERIES": NUM_QUERIES, "DROPOUT": 0.0}
+    pairs = [word for key, value in values.items() for word in (f"MODEL.DETR.{key}", str(value))]
+    return ["MODEL.DEVICE", "cpu", *pairs]
+
+
 @torch.no_grad()
 def fill(state_dict: dict[str, Tensor]) -> None:
-    """Give every tensor of a state dict with native names its value, in place."""
+    """Give every tensor of a state dict its value, in place. Names are native DETR's, the official wrapper's or those
+    in the files of Hugging Face."""
     for name, tensor in state_dict.items():
         generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
         noise = torch.randn(tensor.shape, generator=generator)
         if name.endswith("running_var") or (name.endswith("weight") and tensor.dim() == 1):
             # The last norm of a residual block is small, or 33 blocks would multiply the signal by 2^33.
-            scale = 0.3 if ".bn3." in name and name.endswith("weight") else 1.0
+            last = _has(name, ".bn3.", ".conv3.norm.", ".layer.2.normalization.")
+            scale = 0.3 if last and name.endswith("weight") else 1.0
             tensor.copy_(scale * (1 + 0.1 * noise).clamp(min=0.5))
         elif tensor.dim() <= 1:
             tensor.copy_(0.1 * noise)
-        elif name == "query_embed.weight":
+        elif name.endswith(("query_embed.weight", "query_position_embeddings.weight")):
             tensor.copy_(3 * noise)  # so far apart that the queries differ after every layer
         else:
             tensor.copy_(_gain(name, tensor.dim()) * noise / math.sqrt(tensor[0].numel()))
@@ -81,14 +119,46 @@ def fill(state_dict: dict[str, Tensor]) -> None:
 def _gain(name: str, dim: int) -> float:
     """Standard deviation of what a layer adds to a unit signal. Sharp attention and small residuals keep places and
     queries apart: with uniform attention all states of a deep decoder are one, and a comparison proves nothing."""
-    if "in_proj" in name:
+    if _has(name, "in_proj", "q_proj", "k_proj", "v_proj"):
         return 2.0
-    if "out_proj" in name or ".linear2" in name:
+    if _has(name, "out_proj", ".linear2", ".fc2"):
         return 0.3
     return math.sqrt(2) if dim == 4 else 1.0  # a convolution is followed by a ReLU
 
 
-def sample(gradient: Tensor) -> Tensor:
-    """About 256 evenly spread entries, to keep the recorded files small; an odd step does not stay in one column."""
-    flat = gradient.flatten()
-    return flat[:: flat.numel() // 256 | 1]
+def _has(name: str, *parts: str) -> bool:
+    return any(part in name for part in parts)
+
+
+def sample(tensor: Tensor, size: int = 256) -> Tensor:
+    """About `size` evenly spread entries, to keep the recorded files small; an odd step does not stay in one column."""
+    flat = tensor.flatten()
+    return flat[:: flat.numel() // size | 1]
+
+
+def sample_of_changes(before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, Tensor]:
+    """About 32 entries of after - before, of each tensor that is not the same afterwards.
+
+    Fewer would be too few: a gradient is 0 in three quarters of the entries of a convolution between ReLUs.
+    """
+    return {name: sample(after[name] - before[name], 32) for name in before if not after[name].equal(before[name])}
+
+
+def checkpoint(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
+    """The tensors of these names and shapes, float32, filled by the rule."""
+    state_dict = {name: torch.empty(shape) for name, shape in shapes.items()}
+    fill(state_dict)
+    return state_dict
+
+
+def write(name: str, figures: dict[str, Tensor], shapes: dict[str, list[int]]) -> None:
+    """Write figures, and the names and shapes of the checkpoint that they belong to."""
+    figures = {k: (v.float() if v.is_floating_point() else v).detach().clone() for k, v in figures.items()}
+    save_file(figures, FOLDER / f"{name}.safetensors", metadata={"shapes": json.dumps(shapes, separators=(",", ":"))})
+
+
+def read(name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Recorded figures, and the checkpoint that they belong to."""
+    with safe_open(FOLDER / f"{name}.safetensors", "pt") as file:
+        figures = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+        return figures, checkpoint(json.loads(file.metadata()["shapes"]))
