@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -29,22 +31,67 @@ def launch(
     """Call `main(*args)` in every process of the group; with one process in all, right here.
 
     Detectron2's own launcher takes NCCL wherever CUDA exists; this one follows `device`, so that a machine with GPUs
-    can train on its CPU as well.
+    can train on its CPU as well. Under torchrun this is one process of the group that torchrun started, and the numbers
+    are torchrun's. When a process fails the others are ended, and its error is raised here.
 
     Args:
         num_processes: processes on this machine, one for each GPU.
-        dist_url: where the processes find each other, as tcp://host:port of machine 0.
+        dist_url: where the machines find each other, as tcp://host:port of machine 0; one machine needs none.
+        device: "cuda" (NCCL) or "cpu" (gloo).
     """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return _under_torchrun(main, device, args)
+    _check(num_processes, num_machines, machine_rank, dist_url, device)
     world_size = num_processes * num_machines
     if world_size == 1:
         return main(*args)
-    if device == "cuda" and num_processes > torch.cuda.device_count():
-        raise InputError(f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}")
+    if num_machines == 1:
+        dist_url = f"tcp://127.0.0.1:{_free_port()}"  # so that two trainings can share the machine
     group = (world_size, machine_rank * num_processes, num_processes, dist_url, device)
-    return mp.spawn(_worker, nprocs=num_processes, args=(group, main, args))
+    try:
+        return mp.spawn(_join_and_run, nprocs=num_processes, args=(group, main, args))
+    except mp.ProcessRaisedException as error:
+        name = f"{InputError.__module__}.{InputError.__qualname__}: "
+        if name in str(error):
+            raise InputError(str(error).split(name)[-1].strip()) from None
+        raise
 
 
-def _worker(local_rank: int, group: tuple[int, int, int, str, str], main: Callable[..., object], args: tuple) -> None:
+def _check(num_processes: int, num_machines: int, machine_rank: int, dist_url: str, device: str) -> None:
+    if num_processes < 1 or num_machines < 1:
+        raise InputError(f"--num-gpus {num_processes} --num-machines {num_machines}: expected 1 or more")
+    if not 0 <= machine_rank < num_machines:
+        raise InputError(f"--machine-rank {machine_rank} of --num-machines {num_machines}: ranks count from 0")
+    if num_machines > 1 and not dist_url.startswith("tcp://"):
+        raise InputError(f"--dist-url {dist_url!r}: several machines meet at tcp://HOST:PORT, HOST being machine 0")
+    if device == "cuda" and num_processes > torch.cuda.device_count():
+        raise InputError(
+            f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}; MODEL.DEVICE cpu trains in "
+            "processes on the CPU"
+        )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _under_torchrun(main: Callable[..., object], device: str, args: tuple) -> object:
+    world_size, rank, local_rank, on_this_machine = (
+        int(os.environ[name]) for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    )
+    return _join_and_run(local_rank, (world_size, rank - local_rank, on_this_machine, "env://", device), main, args)
+
+
+def _join_and_run(
+    local_rank: int, group: tuple[int, int, int, str, str], main: Callable[..., object], args: tuple
+) -> object:
+    """Join the group, call `main`, leave it.
+
+    After an error the group is left by ending the process: were it left in order, the others would fail for want of it
+    before this process has told why.
+    """
     world_size, first_rank, num_processes, dist_url, device = group
     if device == "cuda":
         torch.cuda.set_device(local_rank)
@@ -55,8 +102,8 @@ def _worker(local_rank: int, group: tuple[int, int, int, str, str], main: Callab
         rank=first_rank + local_rank,
         timeout=TIMEOUT,
     )
-    try:
-        comm.create_local_process_group(num_processes)
-        main(*args)
-    finally:
-        dist.destroy_process_group()
+    comm.create_local_process_group(num_processes)
+    result = main(*args)
+    comm.synchronize()
+    dist.destroy_process_group()
+    return result

@@ -31,6 +31,7 @@ class SetCriterion(nn.Module):
         self.num_classes = num_classes
         self.matcher = matcher
         self.weights = {"loss_ce": class_weight, "loss_bbox": l1_weight, "loss_giou": giou_weight}
+        self.no_object_weight = no_object_weight
         of_classes = torch.ones(num_classes + 1)
         of_classes[-1] = no_object_weight
         # It restates the config, so it is not saved: a checkpoint must not bring its own weight along.
@@ -52,17 +53,34 @@ class SetCriterion(nn.Module):
             errors: `class_error`, percentage of the matched queries whose likeliest class is wrong, absent where
                 the batch has no object; `cardinality_error`, mean of |queries that see an object - objects|.
         """
-        num_boxes = _mean_over_processes(sum(len(target["labels"]) for target in targets), pred_boxes.device)
+        num_boxes, class_weight = self._normalisers(targets, pred_logits)
         losses: dict[str, Tensor] = {}
         last = len(pred_logits) - 1
         for layer, (logits, boxes) in enumerate(zip(pred_logits, pred_boxes, strict=True)):
             matches = self.matcher(logits, boxes, targets)
-            of_layer = self._losses(logits, boxes, targets, matches, num_boxes)
+            of_layer = self._losses(logits, boxes, targets, matches, num_boxes, class_weight)
             suffix = "" if layer == last else f"_{layer}"
             losses |= {name + suffix: self.weights[name] * loss for name, loss in of_layer.items()}
         return losses, self._errors(logits, targets, matches)
 
-    def _losses(self, logits: Tensor, boxes: Tensor, targets: list[Target], matches, num_boxes: Tensor):
+    def _normalisers(self, targets: list[Target], pred_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """What the box losses and the cross entropy are divided by: number of objects, and sum of the class weights.
+
+        Both are means over the processes of the group, so that the mean of the processes' losses is the loss of the
+        whole batch. (Native DETR does so for the boxes, and divides the cross entropy by the process's own sum.)
+        """
+        _, batch, num_queries, _ = pred_logits.shape
+        num_objects = [len(target["labels"]) for target in targets]
+        matched = sum(min(number, num_queries) for number in num_objects)
+        weight = matched + (batch * num_queries - matched) * self.no_object_weight
+        means = _mean_over_processes(
+            torch.tensor([sum(num_objects), weight], dtype=torch.float32, device=pred_logits.device)
+        )
+        return means[0].clamp(min=1), means[1]
+
+    def _losses(
+        self, logits: Tensor, boxes: Tensor, targets: list[Target], matches, num_boxes: Tensor, class_weight: Tensor
+    ):
         queries = _indices_of_queries(matches)
         labels = _matched(targets, matches, "labels")
         of_queries = torch.full(logits.shape[:2], self.num_classes, dtype=torch.int64, device=logits.device)
@@ -71,8 +89,9 @@ class SetCriterion(nn.Module):
         giou_loss = generalized_box_iou_loss(
             box_convert(matched_boxes, "cxcywh", "xyxy"), box_convert(gt_boxes, "cxcywh", "xyxy"), eps=0.0
         )
+        entropy = F.cross_entropy(logits.flatten(0, 1), of_queries.flatten(), self.weight_of_classes, reduction="sum")
         return {
-            "loss_ce": F.cross_entropy(logits.flatten(0, 1), of_queries.flatten(), self.weight_of_classes),
+            "loss_ce": entropy / class_weight,
             "loss_bbox": F.l1_loss(matched_boxes, gt_boxes, reduction="sum") / num_boxes,
             "loss_giou": giou_loss.sum() / num_boxes,
         }
@@ -101,10 +120,8 @@ def _matched(targets: list[Target], matches: list[tuple[Tensor, Tensor]], field:
     return torch.cat([target[field][objects] for target, (_, objects) in zip(targets, matches, strict=True)])
 
 
-def _mean_over_processes(count: int, device: torch.device) -> Tensor:
-    """Mean of `count` over the processes of the group, at least 1; the normaliser of the box losses."""
-    mean = torch.tensor(float(count), device=device)
+def _mean_over_processes(values: Tensor) -> Tensor:
     if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(mean)
-        mean /= dist.get_world_size()
-    return mean.clamp(min=1)
+        dist.all_reduce(values)
+        values /= dist.get_world_size()
+    return values

@@ -1,0 +1,60 @@
+"""What the processes of a group do in test_launch.py; spawned processes import it by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from d2_detr.data.custom import VAL, register_custom
+from d2_detr.engine import Trainer, load_config
+from d2_detr.errors import InputError
+
+from detectron2.data import DatasetCatalog
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+
+class KeepLosses(HookBase):
+    """The losses of every step, as they are logged."""
+
+    def __init__(self):
+        self.losses: list[dict[str, float]] = []
+
+    def after_step(self) -> None:
+        latest = self.trainer.storage.latest()
+        self.losses.append({name: value for name, (value, _) in latest.items() if "loss" in name})
+
+
+def train(opts: list[str], folder: Path) -> None:
+    """Train, and write losses and weights of this rank."""
+    torch.manual_seed(0)
+    trainer = Trainer(load_config("detr_compact_balloon_drawn.yaml", opts))
+    keep = KeepLosses()
+    trainer.register_hooks([keep])
+    trainer.train()
+    weights = {name: p.detach() for name, p in trainer.model.named_parameters()}
+    weights = {name.removeprefix("module."): p for name, p in weights.items()}
+    torch.save({"losses": keep.losses, "weights": weights}, folder / f"rank{comm.get_rank()}.pt")
+
+
+def evaluate(opts: list[str], root: Path, folder: Path) -> None:
+    """Evaluate an untrained model on `custom_val`, and write which pictures this rank saw and the figures."""
+    torch.manual_seed(0)
+    register_custom(root)
+    cfg = load_config("detr_compact_balloon_drawn.yaml", [*opts, "DATASETS.TEST", f"('{VAL}',)"])
+    seen = [inputs["image_id"] for batch in Trainer.build_test_loader(cfg, VAL) for inputs in batch]
+    results = Trainer.test(cfg, Trainer.build_model(cfg))
+    assert len(DatasetCatalog.get(VAL)) > 0
+    torch.save({"seen": seen, "results": dict(results)}, folder / f"rank{comm.get_rank()}.pt")
+
+
+def fail(rank: int, error: str) -> None:
+    """One rank fails, the others wait for it."""
+    if comm.get_rank() == rank:
+        raise InputError("the file is broken") if error == "input" else ZeroDivisionError(f"in rank {rank}")
+    comm.synchronize()
+
+
+def write_rank(folder: Path) -> None:
+    (folder / f"rank{comm.get_rank()}-of-{comm.get_world_size()}-local{comm.get_local_rank()}").touch()
