@@ -1,0 +1,63 @@
+"""Detr with Detectron2's own ResNet, where the real Detectron2 is installed."""
+
+import math
+
+import pytest
+import torch
+
+from d2_detr.checkpoint.checkpointer import DetrCheckpointer
+from d2_detr.checkpoint.layouts import Format, from_common, to_common
+from d2_detr.engine import Trainer, load_config
+
+import detectron2
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_model
+
+pytestmark = pytest.mark.skipif("embedded" in detectron2.__version__, reason="a backbone of the real Detectron2")
+
+OPTS = (
+    "MODEL.BACKBONE.NAME build_resnet_backbone MODEL.BACKBONE.FREEZE_AT 2 MODEL.RESNETS.DEPTH 50 "
+    "MODEL.RESNETS.NORM FrozenBN MODEL.RESNETS.OUT_FEATURES ('res5',) MODEL.RESNETS.STRIDE_IN_1X1 False"
+).split()
+
+
+def config(tiny_opts, *opts):
+    return load_config("detr_compact_balloon_drawn.yaml", [*tiny_opts, *OPTS, *opts])
+
+
+def test_it_trains_and_evaluates(drawn_balloons, tiny_opts, tmp_path):
+    cfg = config(tiny_opts, "SOLVER.MAX_ITER", "3", "SOLVER.STEPS", "()", "MODEL.DETR.NUM_CLASSES", "1")
+    trainer = Trainer(cfg)
+    before = {name: p.clone() for name, p in trainer.model.named_parameters()}
+    trainer.train()
+    results = Trainer.test(cfg, trainer.model)
+    assert set(results["bbox"]) >= {"AP", "AP50"} and math.isfinite(results["bbox"]["AP"])
+    changed = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}
+    assert any("backbone.0.res3" in name for name in changed) and not any("stem" in name for name in changed)
+    assert MetadataCatalog.get("balloon_drawn_val").thing_classes == ["balloon"]
+
+
+def test_a_checkpoint_of_any_layout_gives_the_same_detections_with_either_backbone(tiny_opts, tmp_path):
+    torch.manual_seed(0)
+    theirs = build_model(config(tiny_opts, "MODEL.DETR.NUM_CLASSES", "3")).eval()
+    common, _ = to_common(theirs.state_dict(), Format.PLUGIN)
+    with torch.no_grad():
+        for name, tensor in common.items():
+            if "running_var" in name:
+                tensor.fill_(3.0)
+    ours_opts = ["MODEL.BACKBONE.NAME", "build_torchvision_resnet_backbone", "MODEL.DETR.NUM_CLASSES", "3"]
+    ours = build_model(config(tiny_opts, *ours_opts)).eval()
+    inputs = [{"image": torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8)}]
+    for format in (Format.NATIVE, Format.WRAPPER, Format.HUGGING_FACE):
+        torch.save({"model": from_common(common, format)}, tmp_path / "model.pth")
+        detections = []
+        for model in (theirs, ours):
+            with torch.no_grad():
+                for p in model.parameters():
+                    p.zero_()
+            DetrCheckpointer(model, new_class_head=False).load(str(tmp_path / "model.pth"))
+            with torch.no_grad():
+                detections.append(model(inputs)[0]["instances"])
+        torch.testing.assert_close(detections[0].pred_boxes.tensor, detections[1].pred_boxes.tensor, atol=1e-3, rtol=0)
+        torch.testing.assert_close(detections[0].scores, detections[1].scores, atol=1e-5, rtol=0)
+        assert detections[0].scores.std() > 1e-4

@@ -1,0 +1,135 @@
+"""Which detectron2 answers: an installed one always, a bare clone never."""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# As much of a Detectron2 as `import d2_detr._runtime` asks for.
+SETTLE = (
+    "import sys, logging; logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stdout);"
+    "from d2_detr._runtime import settle_detectron2; settle_detectron2();"
+    "import detectron2; print(detectron2.__version__, detectron2.__file__)"
+)
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """An interpreter without anything installed, in which the module that settles it can be imported alone."""
+    folder = tmp_path_factory.mktemp("venv")
+    venv.create(folder, symlinks=True)
+    (folder / "alone" / "d2_detr").mkdir(parents=True)
+    runtime = (ROOT / "d2_detr" / "_runtime.py").read_text()
+    (folder / "alone" / "d2_detr" / "_runtime.py").write_text(runtime)
+    (folder / "alone" / "d2_detr" / "_embedded" / "detectron2").mkdir(parents=True)
+    (folder / "alone" / "d2_detr" / "_embedded" / "detectron2" / "__init__.py").write_text("__version__ = 'embedded'")
+    return folder / "bin" / "python"
+
+
+def site_packages(python):
+    return next((python.parents[1] / "lib").glob("python*/site-packages"))
+
+
+def answer(python, folder):
+    environment = {"PYTHONPATH": str(python.parents[1] / "alone"), "PATH": os.environ["PATH"]}
+    result = subprocess.run(
+        [python, "-c", SETTLE], cwd=folder, env=environment, capture_output=True, text=True, check=True
+    )
+    return result.stdout.strip().splitlines()
+
+
+def clone(folder):
+    """A clone of Detectron2's repository: the package lies one level below."""
+    (folder / "detectron2" / "detectron2").mkdir(parents=True)
+    (folder / "detectron2" / "setup.py").touch()
+    (folder / "detectron2" / "detectron2" / "__init__.py").write_text("__version__ = 'clone'")
+    return folder / "detectron2"
+
+
+def test_without_one_the_embedded_part_answers_and_the_log_says_so(python, tmp_path):
+    logged, answered = answer(python, tmp_path)
+    assert answered.startswith("embedded ") and logged.startswith("detectron2 embedded from ")
+
+
+def test_a_bare_clone_in_the_working_folder_is_not_taken_for_one(python, tmp_path):
+    clone(tmp_path)
+    assert answer(python, tmp_path)[-1].startswith("embedded ")
+
+
+def test_a_wheel_that_is_installed_answers_also_beside_a_clone(python, tmp_path):
+    package = site_packages(python) / "detectron2"
+    package.mkdir()
+    (package / "__init__.py").write_text("__version__ = 'wheel'")
+    clone(tmp_path)
+    try:
+        assert answer(python, tmp_path)[-1].startswith("wheel ")
+    finally:
+        shutil.rmtree(package)
+
+
+@pytest.mark.parametrize("way", ["path", "finder"])
+def test_an_editable_install_answers_also_from_the_folder_above_the_clone(python, tmp_path, way):
+    """setuptools puts the clone on the path, or a finder that maps the name to it."""
+    root = clone(tmp_path)
+    pth = site_packages(python) / "detectron2_editable.pth"
+    finder = site_packages(python) / "detectron2_editable_finder.py"
+    if way == "path":
+        pth.write_text(f"{root}\n")
+    else:
+        finder.write_text(
+            "import sys, importlib.util\n"
+            "class Finder:\n"
+            "    @classmethod\n"
+            "    def find_spec(cls, name, path=None, target=None):\n"
+            "        if name == 'detectron2':\n"
+            f"            path = {str(root / 'detectron2' / '__init__.py')!r}\n"
+            "            return importlib.util.spec_from_file_location(name, path)\n"
+            "sys.meta_path.insert(0, Finder)\n"
+        )
+        pth.write_text("import detectron2_editable_finder\n")
+    try:
+        assert answer(python, tmp_path)[-1].startswith("clone ")
+    finally:
+        pth.unlink()
+        finder.unlink(missing_ok=True)
+
+
+def test_a_wheel_carries_configs_and_the_embedded_part_and_trains(drawn_balloons, tmp_path):
+    """Built, unpacked outside of the clone, and run with nothing of the clone on the path."""
+    source = tmp_path / "source"  # a build leaves folders behind
+    for name in ("d2_detr", "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path)]
+    built = subprocess.run([*build, str(source)], cwd=tmp_path, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        names = packed.namelist()
+        packed.extractall(tmp_path / "site")
+    for name in (
+        "d2_detr/configs/detr_256_6_6_torchvision.yaml", "d2_detr/configs/custom/detr_r50_custom.yaml",
+        "d2_detr/_embedded/detectron2/__init__.py", "d2_detr/_embedded/API.md", "d2_detr/data/balloon_manifest.json",
+    ):  # fmt: skip
+        assert name in names
+    assert not any(name.startswith(("tests/", "tools/", "detectron2/")) for name in names)
+    script = (
+        "import d2_detr, sys, argparse; from d2_detr.engine import Trainer, setup;"
+        "opts = 'SOLVER.MAX_ITER 2 SOLVER.STEPS () MODEL.DETR.HIDDEN_DIM 32 MODEL.DETR.NHEADS 4 MODEL.DEVICE cpu "
+        "SOLVER.IMS_PER_BATCH 2 DATALOADER.NUM_WORKERS 0 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64'.split();"
+        "cfg = setup(argparse.Namespace(config_file='detr_compact_balloon_drawn.yaml', opts=opts, eval_only=False,"
+        " resume=False)); Trainer(cfg).train(); print(d2_detr.__file__)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"PYTHONPATH": str(tmp_path / "site"), "DETECTRON2_DATASETS": str(drawn_balloons.parent)}
+    run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.strip().splitlines()[-1].startswith(str(tmp_path / "site")), "not the clone"
+    assert (tmp_path / "output" / "model_final.pth").is_file() and "copypaste: AP" in run.stdout
