@@ -37,6 +37,18 @@ def test_every_exported_name_is_listed_with_a_caller():
         assert set(ast.literal_eval(exported[1]) if exported else []) <= listed, file
 
 
+def test_every_public_definition_is_listed():
+    listed = {(module, name) for module, name, _ in ROWS}
+    for file in (EMBEDDED / "detectron2").rglob("*.py"):
+        if file.stem == "_missing":
+            continue
+        module = ".".join(file.relative_to(EMBEDDED).with_suffix("").parts).removesuffix(".__init__")
+        packages = {module.rsplit(".", depth)[0] for depth in range(module.count(".") + 1)}
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                assert any((package, node.name) in listed for package in packages), f"{module}.{node.name}"
+
+
 def definitions(module, name):
     """The functions and classes `name` in the embedded source of `module` or, for a package, of its files."""
     path = EMBEDDED.joinpath(*module.split("."))

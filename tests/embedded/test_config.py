@@ -159,3 +159,44 @@ def function(a, b=2, d=4):
 )
 def test_configurable_translates(cfg, build, values):
     assert build(cfg) == values
+
+
+def test_configurable_keeps_from_config_and_may_be_written_with_parentheses(cfg):
+    class Empty(Model):
+        @configurable()
+        def __init__(self, a, *, shape=None):
+            self.values = a
+
+    assert function.from_config(cfg, 3) == {"a": -1, "b": 3}
+    assert Empty(cfg).values == 40000
+
+
+class NoFromConfig:
+    __init__ = Model.__init__
+
+
+class NoClassmethod(NoFromConfig):
+    def from_config(self, cfg):
+        return {"a": 1}
+
+
+class NoCfgFirst(NoFromConfig):
+    @classmethod
+    def from_config(cls, config):
+        return {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "build, error",
+    [
+        pytest.param(lambda cfg: NoFromConfig(a=1), AttributeError, id="no from_config"),
+        pytest.param(lambda cfg: NoClassmethod(a=1), TypeError, id="no classmethod"),
+        pytest.param(lambda cfg: NoCfgFirst(cfg), TypeError, id="cfg is not the first"),
+        pytest.param(lambda cfg: Model(cfg, None, 3), TypeError, id="too many positional"),
+        pytest.param(lambda cfg: Greedy(cfg, "s"), TypeError, id="positional that from_config lacks"),
+        pytest.param(lambda cfg: function(cfg), TypeError, id="argument of from_config left out"),
+    ],
+)
+def test_wrong_use_of_configurable_is_refused(cfg, build, error):
+    with pytest.raises(error, match="from_config|argument"):
+        build(cfg)

@@ -18,7 +18,7 @@ from detectron2.data import (
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
-from detectron2.data.common import AspectRatioGroupedDataset
+from detectron2.data.common import AspectRatioGroupedDataset, ToIterableDataset
 from detectron2.data.samplers import InferenceSampler, TrainingSampler
 from detectron2.utils import comm
 
@@ -126,6 +126,19 @@ def test_changing_an_element_does_not_change_the_list():
     assert [dataset[0], dataset[1]] == [{"a": [1]}, {"b": 2}] and len(dataset) == 2
 
 
+@pytest.mark.parametrize("copy, protected", [(True, True), (False, False)])
+def test_an_unserialized_list_is_protected_by_copies(copy, protected):
+    original = [{"a": [1]}]
+    dataset = DatasetFromList(original, copy=copy, serialize=False)
+    dataset[0]["a"].append(2)
+    assert (original == [{"a": [1]}]) == protected
+
+
+def test_a_list_is_stored_as_a_given_function_does():
+    dataset = DatasetFromList([1, 2, 3], serialize=torch.tensor)
+    assert torch.equal(dataset[2], torch.tensor(3)) and len(dataset) == 3
+
+
 def test_elements_that_map_to_none_are_replaced():
     mapped = MapDataset(DatasetFromList(list(range(10))), lambda x: x if x % 2 else None)
     assert [mapped[i] for i in (1, 3)] == [1, 3]
@@ -137,6 +150,18 @@ def test_batches_are_all_wide_or_all_not_and_nothing_waits_twice():
     dataset = AspectRatioGroupedDataset([{"width": w, "height": h} for w, h in shapes], 2)
     batches = [[(d["width"], d["height"]) for d in batch] for batch in dataset]
     assert batches == [[(1, 2), (1, 1)], [(2, 1), (2, 1)]]
+
+
+def test_what_waits_for_its_batch_survives_a_break():
+    dataset = AspectRatioGroupedDataset([{"width": w, "height": 1} for w in (1, 2, 2)], 2)
+    assert next(iter(dataset)) == [{"width": 2, "height": 1}] * 2
+    assert next(iter(dataset)) == [{"width": 1, "height": 1}] * 2
+
+
+@pytest.mark.parametrize("shard_sampler, read", [(True, [0, 1, 2, 3]), (False, [0, 0, 1, 1, 2, 2, 3, 3])])
+def test_workers_share_the_sampler_unless_it_does_so_itself(shard_sampler, read):
+    dataset = ToIterableDataset([0, 1, 2, 3], torch.utils.data.SequentialSampler(range(4)), shard_sampler)
+    assert sorted(torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=2)) == read
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -163,6 +188,32 @@ def test_total_batch_size_is_shared_by_the_processes(monkeypatch):
 def test_test_loader_gives_every_element_once():
     loader = build_detection_test_loader(list(range(5)), mapper=lambda x: x * 2, batch_size=2)
     assert list(loader) == [[0, 2], [4, 6], [8]]
+
+
+def test_loaders_take_a_sampler_and_no_mapper():
+    backwards = [3, 2, 1, 0]
+    assert list(build_detection_test_loader([*"abcd"], mapper=None, sampler=backwards)) == [["d"], ["c"], ["b"], ["a"]]
+    loader = build_detection_train_loader(
+        [*"abcd"],
+        mapper=None,
+        sampler=torch.utils.data.SubsetRandomSampler([2]),
+        total_batch_size=1,
+        aspect_ratio_grouping=False,
+        pin_memory=False,
+    )
+    assert list(loader) == [["c"]]
+
+
+def test_a_given_sampler_wins_over_the_config(register):
+    register("sampled", [image(i, 0) for i in range(5)])
+    cfg = get_cfg()
+    cfg.DATASETS.TRAIN = ("sampled",)
+    cfg.DATALOADER.SAMPLER_TRAIN = "of my own"
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.SOLVER.IMS_PER_BATCH = 2
+    sampler = TrainingSampler(5, shuffle=False)
+    batches = take(build_detection_train_loader(cfg, mapper=identity, sampler=sampler), 2)
+    assert [d["image_id"] for batch in batches for d in batch] == [0, 1, 2, 3]
 
 
 def test_config_chooses_dataset_order_and_batch_size(register):
@@ -212,13 +263,16 @@ def test_instances_are_counted_per_class_without_crowds(register, caplog, monkey
 @embedded_only
 def test_what_the_loaders_lack_says_how_to_get_it(register):
     register("some", [image(0, 0)])
+    register("torch", DatasetFromList([1]))
     cfg = get_cfg()
     cfg.DATASETS.TRAIN = ("some",)
     cfg.DATALOADER.SAMPLER_TRAIN = "WeightedTrainingSampler"
     for call in (
-        lambda: build_detection_train_loader([1], mapper=None, total_batch_size=1),
         lambda: build_detection_test_loader(cfg, "some"),
         lambda: build_detection_train_loader(cfg, mapper=identity),
+        lambda: build_detection_train_loader(cfg, sampler=TrainingSampler(1)),
+        lambda: build_detection_test_loader(ToIterableDataset([1], TrainingSampler(1)), mapper=identity),
+        lambda: get_detection_dataset_dicts("torch"),
     ):
         with pytest.raises(NotImplementedError, match="install the real Detectron2"):
             call()

@@ -161,6 +161,11 @@ def test_the_area_is_that_of_the_segmentation(catalogs, segm, area):
     assert json.loads(json.dumps(content))["annotations"][0]["segmentation"] is not None
 
 
+def test_the_numbers_of_a_polygon_are_written_as_they_are(catalogs):
+    content = convert_to_coco_dict(register(dataset(annotation(segmentation=[[1.5, 1, 5, 1, 1, 4]]))))
+    assert json.dumps(content["annotations"][0]["segmentation"]) == "[[1.5, 1, 5, 1, 1, 4]]"
+
+
 def test_a_dataset_without_annotations_is_a_test_set(catalogs):
     assert "annotations" not in convert_to_coco_dict(register(dataset()))
 

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torch.nn import functional as F
 
 import d2_detr  # noqa: F401  (settles which detectron2 answers)
 
-import detectron2
 from detectron2.data import transforms as T
 
 
@@ -30,10 +31,15 @@ def test_resizing_keeps_channels_and_mirrored_arrays(channels):
     assert np.array_equal(resized, T.ResizeTransform(6, 9, 12, 18).apply_image(img.copy()))
 
 
-@pytest.mark.skipif("embedded" not in detectron2.__version__, reason="the real one resizes them")
-def test_images_that_are_not_uint8_are_refused():
-    with pytest.raises(NotImplementedError, match="float64 images; install the real Detectron2"):
-        T.ResizeTransform(2, 2, 4, 4).apply_image(np.zeros((2, 2)))
+@pytest.mark.parametrize("interp, mode", [(None, "bilinear"), (Image.NEAREST, "nearest"), (Image.BICUBIC, "bicubic")])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+def test_floats_are_resized_by_torch(channels, dtype, interp, mode):
+    img = (picture(6, 9, *channels) / 255).astype(dtype)[:, ::-1]
+    resized = T.ResizeTransform(6, 9, 13, 5, interp).apply_image(img)
+    planes = torch.from_numpy(img.copy()).reshape(6, 9, -1).permute(2, 0, 1)[None]
+    expected = F.interpolate(planes, (13, 5), mode=mode)[0].permute(1, 2, 0).reshape(13, 5, *channels)
+    assert resized.dtype == dtype and np.array_equal(resized, expected.numpy())
 
 
 def test_labels_are_resized_to_labels():
@@ -120,6 +126,15 @@ def test_image_boxes_and_labels_are_transformed_together():
     assert aug_input.image.shape == (8, 12, 3) and aug_input.sem_seg.shape == (8, 12)
     assert aug_input.boxes.tolist() == [[10, 0, 12, 4]]
     assert tfms.apply_box(np.array([[0.0, 0, 1, 2]])).tolist() == [[10, 0, 12, 4]]
+
+
+def test_a_transform_may_stand_among_the_augmentations():
+    aug_input = T.AugInput(picture(4, 6))
+    crop = T.CropTransform(1, 0, 3, 4)
+    tfms = aug_input.apply_augmentations([T.RandomFlip(1.0), crop, T.AugmentationList([T.ResizeShortestEdge(8)])])
+    assert isinstance(tfms, T.TransformList) and isinstance(tfms[0], T.HFlipTransform) and tfms[1] is crop
+    assert aug_input.image.shape == (11, 8)
+    assert np.array_equal(tfms.apply_image(picture(4, 6)), aug_input.image)
 
 
 def test_augmentations_see_what_they_ask_for_after_those_before_them():

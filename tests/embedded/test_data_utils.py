@@ -71,7 +71,7 @@ def test_a_size_is_filled_in_where_it_lacks_and_compared_where_not(pixels):
 
 @pytest.mark.parametrize("bbox, mode", [((2, 1, 6, 3), BoxMode.XYXY_ABS), ((2.0, 1, 4, 2), BoxMode.XYWH_ABS)])
 def test_a_box_becomes_xyxy_and_follows_the_transforms(bbox, mode):
-    obj = utils.transform_instance_annotations(annotation(bbox, mode), T.HFlipTransform(10), (8, 10))
+    obj = utils.transform_instance_annotations(annotation(bbox, mode), [T.HFlipTransform(10)], (8, 10))
     assert obj["bbox"].tolist() == [4, 1, 8, 3] and obj["bbox_mode"] == BoxMode.XYXY_ABS
 
 

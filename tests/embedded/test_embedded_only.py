@@ -74,6 +74,14 @@ def test_config_of_version_1_is_refused(tmp_path, text):
         get_cfg().merge_from_file(str(tmp_path / "old.yaml"))
 
 
+@pytest.mark.parametrize("mode", ["XYXY_ABS", "XYWH_ABS"])
+def test_rotated_boxes_are_refused(mode):
+    from detectron2.structures import BoxMode
+
+    with pytest.raises(NotImplementedError, match=re.escape(HINT)):
+        BoxMode.convert([5, 5, 2, 2, 45], BoxMode.XYWHA_ABS, BoxMode[mode])
+
+
 def test_unknown_key_suggests_its_neighbours(tmp_path):
     with pytest.raises(AssertionError, match=r"SOLVER.MAX_ITR \(did you mean SOLVER.MAX_ITER"):
         get_cfg().merge_from_list(["SOLVER.MAX_ITR", "1"])

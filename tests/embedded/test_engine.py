@@ -139,6 +139,39 @@ def test_losses_are_averaged_over_the_processes_and_the_slowest_loader_counts(mo
     assert (latest["loss_a"], latest["loss_b"], latest["total_loss"], latest["data_time"]) == (2.0, 2.0, 4.0, 5.0)
 
 
+def test_losses_are_stored_every_gather_metric_period():
+    model = EngineTestModel()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = SimpleTrainer(model, itertools.repeat(1.0), optimizer, gather_metric_period=3)
+    trainer.train(0, 7)
+    for name in ("total_loss", "loss_a", "data_time"):
+        assert [i for _, i in trainer.storage.history(name).values()] == [2, 5]
+
+
+@pytest.mark.parametrize("before_forward", [False, True])
+def test_gradients_are_zeroed_before_or_after_the_forward_pass(before_forward):
+    class Watching(EngineTestModel):
+        seen = []  # noqa: RUF012
+
+        def forward(self, data):
+            self.seen.append(self.weight.grad is None)
+            return super().forward(data)
+
+    model = Watching()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    SimpleTrainer(model, itertools.repeat(1.0), optimizer, zero_grad_before_forward=before_forward).train(0, 2)
+    assert model.seen == [True, before_forward]
+    assert model.weight.item() == pytest.approx(0.2)
+
+
+def test_another_data_loader_can_take_over():
+    trainer = simple_trainer(data=1.0)
+    trainer.train(0, 1)
+    trainer.reset_data_loader(lambda: itertools.repeat(10.0))
+    trainer.train(1, 2)
+    assert trainer.storage.latest()["loss_a"] == (pytest.approx(5.0), 1)
+
+
 def test_a_model_may_return_one_loss():
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -176,6 +209,17 @@ def test_time_is_stored_after_the_warmup_and_summed_up(caplog):
     assert [i for _, i in trainer.storage.history("time").values()] == [12, 13, 14]
     assert "Overall training speed: 3 iterations in 0:00:00" in caplog.text
     assert "Total training time: 0:00:00 (0:00:00 on hooks)" in caplog.text
+
+
+def test_a_failure_before_the_timer_starts_is_the_one_that_is_raised():
+    class Fails(HookBase):
+        def before_train(self):
+            raise RuntimeError("broken")
+
+    trainer = simple_trainer()
+    trainer.register_hooks([Fails(), hooks.IterationTimer()])
+    with pytest.raises(RuntimeError, match="broken"):
+        trainer.train(0, 1)
 
 
 def test_writers_write_every_period_after_the_last_iteration_and_before_they_are_closed():
@@ -240,6 +284,18 @@ def test_lr_is_stored_before_the_schedule_steps():
     trainer.register_hooks([hooks.LRScheduler()])
     trainer.train(0, 3)
     assert [lr for lr, _ in trainer.storage.history("lr").values()] == pytest.approx([0.1, 0.05, 0.025])
+
+
+def test_lr_hook_takes_its_own_optimizer_and_schedule():
+    trainer = simple_trainer()
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=8.0)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
+    optimizer.step()  # which torch wants to see before the schedule's
+    hook = hooks.LRScheduler(optimizer, scheduler)
+    trainer.register_hooks([hook])
+    trainer.train(0, 3)
+    assert [lr for lr, _ in trainer.storage.history("lr").values()] == [8, 4, 2]
+    assert hook.scheduler is scheduler and trainer.state_dict()["hooks"]["LRScheduler"]["last_epoch"] == 3
 
 
 @pytest.mark.parametrize(
@@ -461,3 +517,14 @@ def test_setup_records_the_config_and_seeds(cfg, tmp_path):
     log = (tmp_path / "log.txt").read_text()
     assert "Rank of current process: 0. World size: 1" in log
     assert "EngineTestModel" in log
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without CUDA")
+def test_setup_leaves_the_precision_of_a_cpu(cfg):
+    precision = torch.get_float32_matmul_precision()
+    try:
+        cfg.FLOAT32_PRECISION = "medium"
+        default_setup(cfg, {})
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(precision)

@@ -220,8 +220,8 @@ def test_a_model_is_left_as_it_was_even_after_an_error():
 def test_metrics_are_logged_for_a_spreadsheet_without_single_classes(caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("detectron2"), "propagate", True)
     with caplog.at_level(logging.INFO):
-        print_csv_format({"bbox": {"AP": 1.0, "AP50": 2.5, "AP-cat": 3.0}})
-    expected = ["Task: bbox", "AP,AP50", "1.0000,2.5000"]
+        print_csv_format({"bbox": {"AP": 1.0, "AP50": 2.5, "AP-cat": 3.0}, "accuracy": 0.5})
+    expected = ["Task: bbox", "AP,AP50", "1.0000,2.5000", "accuracy=0.5"]
     assert caplog.messages == [f"copypaste: {line}" for line in expected]
 
 

@@ -77,6 +77,13 @@ def test_unknown_names_are_refused(solver):
         build_lr_scheduler(config(**solver), torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0))
 
 
+@pytest.mark.parametrize("end", [-0.1, 1.1])
+def test_a_cosine_that_does_not_fall_is_refused(end):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    with pytest.raises(AssertionError, match=str(end)):
+        build_lr_scheduler(config(**COSINE, BASE_LR_END=end), optimizer)
+
+
 def test_schedule_resumes_from_base_lrs_and_iteration_alone():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = build_lr_scheduler(config(**STEPS), optimizer)
@@ -113,3 +120,16 @@ def test_without_clipping_gradients_are_left_alone():
     param.grad = torch.tensor([30.0])
     optimizer.step()
     assert param.item() == -30
+
+
+def test_a_class_of_optimizers_becomes_one_that_clips():
+    cfg = config()
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    assert maybe_add_gradient_clipping(config(), torch.optim.SGD) is torch.optim.SGD
+    clipping = maybe_add_gradient_clipping(cfg, torch.optim.SGD)
+    assert issubclass(clipping, torch.optim.SGD) and clipping.__name__ == "SGDWithGradientClip"
+    param = nn.Parameter(torch.zeros(1))
+    optimizer = clipping([param], lr=0.5)
+    param.grad = torch.tensor([30.0])
+    optimizer.step()
+    assert param.item() == -0.5

@@ -214,3 +214,23 @@ def test_polygon_masks_measure_and_select():
 def test_what_is_no_list_of_polygon_lists_is_refused(polygons):
     with pytest.raises(ValueError):
         PolygonMasks(polygons)
+
+
+def test_masks_know_their_tightest_boxes():
+    masks = PolygonMasks([[np.array(SQUARE), np.array(TRIANGLE)], [np.array(SQUARE) + 0.5], [-np.array(SQUARE)], []])
+    infinite = [np.inf, np.inf, 0, 0]
+    expected = [[0, 0, 4, 3], [1.5, 1.5, 3.5, 3.5], [-3, -3, 0, 0], infinite]
+    assert masks.get_bounding_boxes().tensor.tolist() == expected
+    bit_masks = BitMasks.from_polygon_masks(masks[[1, 0, 3]], 5, 6)
+    assert bit_masks.tensor.shape == (3, 5, 6)
+    boxes = bit_masks.get_bounding_boxes()
+    assert isinstance(boxes, Boxes)
+    drawn = np.argwhere(bit_masks.tensor[0].numpy())
+    assert boxes.tensor[0].tolist() == [*drawn.min(0)[::-1], *drawn.max(0)[::-1] + 1]
+    assert boxes.tensor[2].tolist() == [0, 0, 0, 0]
+
+
+def test_no_masks_have_no_boxes():
+    assert PolygonMasks([]).get_bounding_boxes().tensor.shape == (0, 4)
+    masks = BitMasks.from_polygon_masks([], 5, 6)
+    assert masks.tensor.shape == (0, 5, 6) and masks.get_bounding_boxes().tensor.shape == (0, 4)

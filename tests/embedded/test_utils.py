@@ -146,6 +146,17 @@ def test_printer_shows_progress_on_one_line(caplog, max_iter, eta):
     ]
 
 
+def test_printer_estimates_the_time_itself_if_nobody_measures_it(caplog, monkeypatch):
+    monkeypatch.setattr("time.perf_counter", iter([100.0, 106.0, 106.0]).__next__)
+    printer = CommonMetricPrinter(10)
+    with EventStorage(2) as storage, caplog.at_level(logging.INFO, printer.logger.name):
+        printer.write()
+        storage.iter = 5
+        printer.write()
+        assert "eta_seconds" not in storage.histories()
+    assert [message.split("iter")[0] for message in caplog.messages] == [" ", " eta: 0:00:08  "]  # 4 times 2 s
+
+
 def test_printer_is_silent_after_the_last_iteration(caplog):
     with EventStorage(3), caplog.at_level(logging.INFO, "detectron2.utils.events"):
         CommonMetricPrinter(3).write()
@@ -173,6 +184,20 @@ def test_terminal_marks_warnings(capsys):
     hello, careful = capsys.readouterr().out.splitlines()
     assert "embedded_long]: " in hello and hello.endswith("hello")
     assert "WARNING" not in hello and "WARNING" in careful
+
+
+def test_terminal_and_the_file_beside_it_abbreviate_detectron2(tmp_path, capsys):
+    root = logging.getLogger("detectron2")
+    found = root.level, root.propagate, root.handlers[:]
+    root.handlers = []
+    try:
+        setup_logger(str(tmp_path / "main.log"))
+        logging.getLogger("detectron2.part").info("hello")
+        assert "d2.part]: " in capsys.readouterr().out
+        root.handlers[1].flush()
+    finally:
+        root.level, root.propagate, root.handlers = found
+    assert (tmp_path / "main.log").read_text().endswith("] d2.part INFO: hello\n")
 
 
 def test_small_table_has_the_keys_as_header():

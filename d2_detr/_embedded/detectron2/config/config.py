@@ -82,10 +82,12 @@ def configurable(init_func: Callable | None = None, *, from_config: Callable | N
     `from_config(cfg, ...)` returns the keyword arguments; those it does not take itself are passed on and win.
     """
     if init_func is None:
-        return functools.partial(_configurable_function, from_config)
+        return functools.partial(_configurable_function, from_config) if from_config else configurable
 
     @functools.wraps(init_func)
     def wrapped_init(self, *args, **kwargs):
+        if not inspect.ismethod(type(self).from_config):
+            raise TypeError(f"{type(self).__qualname__} is @configurable: its from_config must be a classmethod")
         args, kwargs = _explicit(type(self).from_config, args, kwargs)
         init_func(self, *args, **kwargs)
 
@@ -98,6 +100,7 @@ def _configurable_function(from_config: Callable, function: Callable) -> Callabl
         args, kwargs = _explicit(from_config, args, kwargs)
         return function(*args, **kwargs)
 
+    wrapped.from_config = from_config
     return wrapped
 
 
@@ -106,6 +109,8 @@ def _explicit(from_config: Callable, args: tuple, kwargs: dict[str, Any]) -> tup
     if not isinstance(args[0] if args else kwargs.get("cfg"), _CfgNode):
         return args, kwargs
     parameters = inspect.signature(from_config).parameters
+    if next(iter(parameters), None) != "cfg":
+        raise TypeError(f"The first argument of {from_config.__qualname__} must be 'cfg'")
     if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters.values()):
         return (), from_config(*args, **kwargs)
     own = {name: kwargs.pop(name) for name in parameters if name in kwargs}

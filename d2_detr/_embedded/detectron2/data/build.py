@@ -66,6 +66,8 @@ def get_detection_dataset_dicts(
     assert len(names), "No dataset is named"
     datasets = [DatasetCatalog.get(name) for name in names]
     for name, dicts in zip(names, datasets, strict=True):
+        if isinstance(dicts, Dataset):
+            raise NotImplementedError(missing(f"datasets that are no lists ('{name}')"))
         assert len(dicts), f"Dataset '{name}' is empty"
     dataset_dicts = list(itertools.chain.from_iterable(datasets))
     if "annotations" in dataset_dicts[0]:
@@ -78,15 +80,17 @@ def get_detection_dataset_dicts(
     return dataset_dicts
 
 
-def _train_arguments(cfg: CfgNode, mapper: Mapper | None = None, *, dataset: Any = None) -> dict[str, Any]:
+def _train_arguments(
+    cfg: CfgNode, mapper: Mapper | None = None, *, dataset: Any = None, sampler: Sampler | None = None
+) -> dict[str, Any]:
     if dataset is None:
         dataset = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
-    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+    if sampler is None and cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
         raise NotImplementedError(missing(f"DATALOADER.SAMPLER_TRAIN '{cfg.DATALOADER.SAMPLER_TRAIN}'"))
     return {
         "dataset": dataset,
-        "mapper": mapper,
-        "sampler": TrainingSampler(len(dataset), seed=cfg.SEED),
+        "mapper": _given(mapper),
+        "sampler": TrainingSampler(len(dataset), seed=cfg.SEED) if sampler is None else sampler,
         "num_workers": cfg.DATALOADER.NUM_WORKERS,
         "aspect_ratio_grouping": cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         "total_batch_size": cfg.SOLVER.IMS_PER_BATCH,
@@ -97,35 +101,42 @@ def _train_arguments(cfg: CfgNode, mapper: Mapper | None = None, *, dataset: Any
 def build_detection_train_loader(
     dataset: list[dict] | Dataset,
     *,
-    mapper: Mapper,
+    mapper: Mapper | None,
     sampler: Sampler | None = None,
     total_batch_size: int,
     aspect_ratio_grouping: bool = True,
     num_workers: int = 0,
+    **kwargs: Any,
 ) -> Iterable[list]:
     """Endless batches of what `mapper` makes of dataset dicts: `(cfg, mapper=...)`, or a dataset and the arguments.
 
-    `total_batch_size` counts the images of all processes.
+    `total_batch_size` counts the images of all processes; `kwargs` go to torch's DataLoader.
     """
     batch_size, rest = divmod(total_batch_size, get_world_size())
     assert batch_size > 0 and rest == 0, f"{total_batch_size=} cannot be shared by {get_world_size()} processes"
+    dataset = _map(dataset, mapper)
     sampler = TrainingSampler(len(dataset)) if sampler is None else sampler
-    dataset = ToIterableDataset(_map(dataset, mapper), sampler, shard_chunk_size=batch_size)
-    workers = {"num_workers": num_workers, "worker_init_fn": worker_init_reset_seed}
+    dataset = ToIterableDataset(dataset, sampler, shard_chunk_size=batch_size)
+    kwargs |= {"num_workers": num_workers, "worker_init_fn": worker_init_reset_seed}
     if not aspect_ratio_grouping:
-        return DataLoader(dataset, batch_size, drop_last=True, collate_fn=trivial_batch_collator, **workers)
-    elements = DataLoader(dataset, collate_fn=operator.itemgetter(0), **workers)
+        return DataLoader(dataset, batch_size, drop_last=True, collate_fn=trivial_batch_collator, **kwargs)
+    elements = DataLoader(dataset, collate_fn=operator.itemgetter(0), **kwargs)
     return AspectRatioGroupedDataset(elements, batch_size)
 
 
 def _test_arguments(cfg: CfgNode, dataset_name: str | Sequence[str], mapper: Mapper | None = None) -> dict[str, Any]:
     dataset = get_detection_dataset_dicts(dataset_name, filter_empty=False)
-    return {"dataset": dataset, "mapper": mapper, "num_workers": cfg.DATALOADER.NUM_WORKERS}
+    return {"dataset": dataset, "mapper": _given(mapper), "num_workers": cfg.DATALOADER.NUM_WORKERS}
 
 
 @configurable(from_config=_test_arguments)
 def build_detection_test_loader(
-    dataset: list[dict] | Dataset, *, mapper: Mapper, batch_size: int = 1, num_workers: int = 0
+    dataset: list[dict] | Dataset,
+    *,
+    mapper: Mapper | None,
+    sampler: Sampler | None = None,
+    batch_size: int = 1,
+    num_workers: int = 0,
 ) -> DataLoader:
     """Every element once over all processes: `(cfg, dataset_name, mapper=...)`, or a dataset and the arguments.
 
@@ -134,16 +145,21 @@ def build_detection_test_loader(
     return DataLoader(
         _map(dataset, mapper),
         batch_size,
-        sampler=InferenceSampler(len(dataset)),
+        sampler=InferenceSampler(len(dataset)) if sampler is None else sampler,
         num_workers=num_workers,
         collate_fn=trivial_batch_collator,
     )
 
 
-def _map(dataset: list[dict] | Dataset, mapper: Mapper | None) -> Dataset:
+def _given(mapper: Mapper | None) -> Mapper:
     if mapper is None:
         raise NotImplementedError(missing("a default DatasetMapper (pass one as mapper=...)"))
-    return MapDataset(DatasetFromList(dataset) if isinstance(dataset, list) else dataset, mapper)
+    return mapper
+
+
+def _map(dataset: list[dict] | Dataset, mapper: Mapper | None) -> Dataset:
+    dataset = DatasetFromList(dataset) if isinstance(dataset, list) else dataset
+    return dataset if mapper is None else MapDataset(dataset, mapper)
 
 
 def trivial_batch_collator(batch: list) -> list:

@@ -59,7 +59,7 @@ def check_image_size(dataset_dict: dict[str, Any], image: np.ndarray) -> None:
 
 
 def transform_instance_annotations(
-    annotation: dict[str, Any], transforms: T.Transform, image_size: tuple[int, int]
+    annotation: dict[str, Any], transforms: T.Transform | list[T.Transform], image_size: tuple[int, int]
 ) -> dict[str, Any]:
     """Transform the box and the segmentation of one instance in place; `image_size` is the new (height, width).
 
@@ -67,6 +67,7 @@ def transform_instance_annotations(
     """
     if "keypoints" in annotation:
         raise NotImplementedError(missing("keypoints"))
+    transforms = T.TransformList(transforms) if isinstance(transforms, (list, tuple)) else transforms
     height, width = image_size
     xyxy = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
     annotation["bbox"] = transforms.apply_box(np.array([xyxy]))[0].clip(0, (width, height, width, height))

@@ -73,7 +73,7 @@ def default_setup(cfg: CfgNode, args: Any) -> None:
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     if not getattr(args, "eval_only", False):
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-    if cfg.FLOAT32_PRECISION:
+    if cfg.FLOAT32_PRECISION and torch.cuda.is_available():
         torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
         torch.backends.cudnn.allow_tf32 = cfg.FLOAT32_PRECISION != "highest"
 

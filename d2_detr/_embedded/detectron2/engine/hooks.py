@@ -12,6 +12,7 @@ from typing import Any
 from fvcore.common.checkpoint import Checkpointer
 from fvcore.common.checkpoint import PeriodicCheckpointer as _PeriodicCheckpointer
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler as _LRScheduler
 
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
@@ -33,10 +34,10 @@ class IterationTimer(HookBase):
 
     def __init__(self, warmup_iter: int = 3):
         self._warmup_iter = warmup_iter
+        self._start_time, self._steps_time = time.perf_counter(), 0.0
 
     def before_train(self) -> None:
-        self._start_time = time.perf_counter()
-        self._steps_time = 0.0
+        self._start_time, self._steps_time = time.perf_counter(), 0.0
 
     def before_step(self) -> None:
         self._step_start = time.perf_counter()
@@ -149,10 +150,21 @@ class BestCheckpointer(_EvaluationTimes):
 
 
 class LRScheduler(HookBase):
-    """Steps the trainer's `scheduler` after every iteration, and stores the `lr` of the group that stands for all."""
+    """Steps the schedule after every iteration, and stores the `lr` of the group that stands for all.
+
+    What is not given, `optimizer` or `scheduler` of torch's kind, is the trainer's.
+    """
+
+    def __init__(self, optimizer: Optimizer | None = None, scheduler: _LRScheduler | None = None):
+        self._optimizer, self._scheduler = optimizer, scheduler
+
+    @property
+    def scheduler(self) -> _LRScheduler:
+        return self._scheduler or self.trainer.scheduler
 
     def before_train(self) -> None:
-        self._best_param_group_id = self.get_best_param_group_id(self.trainer.optimizer)
+        self._optimizer = self._optimizer or self.trainer.optimizer
+        self._best_param_group_id = self.get_best_param_group_id(self._optimizer)
 
     @staticmethod
     def get_best_param_group_id(optimizer: Optimizer) -> int:
@@ -164,12 +176,12 @@ class LRScheduler(HookBase):
         return rates.index(Counter(rates).most_common(1)[0][0])
 
     def after_step(self) -> None:
-        lr = self.trainer.optimizer.param_groups[self._best_param_group_id]["lr"]
+        lr = self._optimizer.param_groups[self._best_param_group_id]["lr"]
         self.trainer.storage.put_scalar("lr", lr, smoothing_hint=False)
-        self.trainer.scheduler.step()
+        self.scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
-        return self.trainer.scheduler.state_dict()
+        return self.scheduler.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.trainer.scheduler.load_state_dict(state_dict)
+        self.scheduler.load_state_dict(state_dict)

@@ -3,7 +3,7 @@
 import logging
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Optional
 
@@ -123,22 +123,35 @@ class TrainerBase:
 class SimpleTrainer(TrainerBase):
     """One model, one loader, one optimizer: forward, backward, step.
 
-    `model` maps a batch to a dict of losses, of which the sum is minimised, or to one loss.
+    `model` maps a batch to a dict of losses, of which the sum is minimised, or to one loss. The losses of every
+    `gather_metric_period`-th iteration are stored.
     """
 
-    def __init__(self, model: nn.Module, data_loader: Iterable, optimizer: torch.optim.Optimizer):
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Iterable,
+        optimizer: torch.optim.Optimizer,
+        gather_metric_period: int = 1,
+        zero_grad_before_forward: bool = False,
+    ):
         super().__init__()
         self.model = model.train()
         self.data_loader = data_loader
         self.optimizer = optimizer
+        self.gather_metric_period = gather_metric_period
+        self.zero_grad_before_forward = zero_grad_before_forward
 
     def run_step(self) -> None:
         assert self.model.training, f"[{type(self).__name__}] the model is in eval mode"
+        if self.zero_grad_before_forward:
+            self.optimizer.zero_grad()
         start = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
         loss_dict = self._forward(data)
-        self.optimizer.zero_grad()
+        if not self.zero_grad_before_forward:
+            self.optimizer.zero_grad()
         self._backward(sum(loss_dict.values()))
         self.after_backward()
         self._write_metrics(loss_dict, data_time)
@@ -147,6 +160,12 @@ class SimpleTrainer(TrainerBase):
     @cached_property
     def _data_loader_iter(self) -> Iterator:
         return iter(self.data_loader)
+
+    def reset_data_loader(self, data_loader_builder: Callable[[], Iterable]) -> None:
+        """Let go of the data loader, then go on with the one that `data_loader_builder()` makes."""
+        self.__dict__.pop("_data_loader_iter", None)
+        del self.data_loader
+        self.data_loader = data_loader_builder()
 
     def _forward(self, data: Any) -> dict[str, torch.Tensor]:
         losses = self.model(data)
@@ -160,6 +179,8 @@ class SimpleTrainer(TrainerBase):
 
     def _write_metrics(self, loss_dict: Mapping[str, torch.Tensor], data_time: float, prefix: str = "") -> None:
         """Store the losses averaged over the processes, their sum as `total_loss`, and the longest `data_time` (s)."""
+        if (self.iter + 1) % self.gather_metric_period:
+            return
         storage = get_event_storage()
         storage.put_scalar("rank_data_time", data_time, cur_iter=self.iter)
         own = {name: loss.item() for name, loss in loss_dict.items()}
@@ -188,8 +209,9 @@ class SimpleTrainer(TrainerBase):
 class AMPTrainer(SimpleTrainer):
     """`SimpleTrainer` with CUDA's automatic mixed precision, in float16 with scaled gradients."""
 
-    def __init__(self, model: nn.Module, data_loader: Iterable, optimizer: torch.optim.Optimizer):
-        super().__init__(model, data_loader, optimizer)
+    def __init__(self, *args: Any, **kwargs: Any):
+        """The arguments are those of `SimpleTrainer`."""
+        super().__init__(*args, **kwargs)
         self.grad_scaler = torch.amp.GradScaler("cuda")
 
     def run_step(self) -> None:

@@ -11,9 +11,12 @@ from detectron2.config import CfgNode
 logger = logging.getLogger(__name__)
 
 
-def print_csv_format(results: Mapping[str, Mapping[str, float]]) -> None:
+def print_csv_format(results: Mapping[str, Mapping[str, float] | Any]) -> None:
     """Log the metrics for pasting into a spreadsheet, without those of single categories ("AP-person")."""
     for task, metrics in results.items():
+        if not isinstance(metrics, Mapping):
+            logger.info(f"copypaste: {task}={metrics}")
+            continue
         overall = {name: value for name, value in metrics.items() if "-" not in name}
         logger.info(f"copypaste: Task: {task}")
         logger.info(f"copypaste: {','.join(overall)}")

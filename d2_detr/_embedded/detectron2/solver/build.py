@@ -2,10 +2,11 @@
 
 import logging
 from functools import partial
+from typing import Any
 
-import torch
 from fvcore.common import param_scheduler as schedules
 from torch import nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from detectron2._missing import missing
@@ -14,8 +15,8 @@ from detectron2.config import CfgNode
 logger = logging.getLogger(__name__)
 
 
-def maybe_add_gradient_clipping(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """With SOLVER.CLIP_GRADIENTS.ENABLED, let the optimizer clip each parameter's gradient before its step.
+def maybe_add_gradient_clipping(cfg: CfgNode, optimizer: Optimizer | type[Optimizer]) -> Optimizer | type[Optimizer]:
+    """With SOLVER.CLIP_GRADIENTS.ENABLED, let an optimizer, or a class of them, clip the gradients before its step.
 
     Every parameter is clipped on its own, by "value" or by "norm" (CLIP_TYPE).
     """
@@ -29,11 +30,17 @@ def maybe_add_gradient_clipping(cfg: CfgNode, optimizer: torch.optim.Optimizer) 
     else:
         raise ValueError(f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is 'value' or 'norm', got {clipping.CLIP_TYPE!r}")
 
-    def clip_each(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    def clip_each(optimizer: Optimizer, *_: object) -> None:
         for group in optimizer.param_groups:
             for param in group["params"]:
                 clip(param)
 
+    def init_and_clip(self: Optimizer, *args: Any, **kwargs: Any) -> None:
+        optimizer.__init__(self, *args, **kwargs)
+        self.register_step_pre_hook(clip_each)
+
+    if isinstance(optimizer, type):
+        return type(f"{optimizer.__name__}WithGradientClip", (optimizer,), {"__init__": init_and_clip})
     optimizer.register_step_pre_hook(clip_each)
     return optimizer
 
@@ -41,9 +48,7 @@ def maybe_add_gradient_clipping(cfg: CfgNode, optimizer: torch.optim.Optimizer) 
 class LRMultiplier(LRScheduler):
     """Sets every learning rate to its initial value times `multiplier(iteration / max_iter)`, once per iteration."""
 
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, multiplier: schedules.ParamScheduler, max_iter: int, last_iter: int = -1
-    ):
+    def __init__(self, optimizer: Optimizer, multiplier: schedules.ParamScheduler, max_iter: int, last_iter: int = -1):
         self._multiplier = multiplier
         self._max_iter = max_iter
         super().__init__(optimizer, last_epoch=last_iter)
@@ -57,7 +62,7 @@ class LRMultiplier(LRScheduler):
         return [base_lr * factor for base_lr in self.base_lrs]
 
 
-def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
+def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
     """The schedule SOLVER.LR_SCHEDULER_NAME over MAX_ITER iterations, its first WARMUP_ITERS replaced by a warmup."""
     schedule, method = _main_schedule(cfg), cfg.SOLVER.WARMUP_METHOD
     share = min(cfg.SOLVER.WARMUP_ITERS / cfg.SOLVER.MAX_ITER, 1.0)
@@ -79,6 +84,8 @@ def _main_schedule(cfg: CfgNode) -> schedules.ParamScheduler:
             factors = [cfg.SOLVER.GAMMA**k for k in range(len(steps) + 1)]
             return schedules.MultiStepParamScheduler(factors, max_iter, steps)
         case "WarmupCosineLR":
-            return schedules.CosineParamScheduler(1, cfg.SOLVER.BASE_LR_END / cfg.SOLVER.BASE_LR)
+            end = cfg.SOLVER.BASE_LR_END / cfg.SOLVER.BASE_LR
+            assert 0 <= end <= 1, f"SOLVER.BASE_LR_END is {cfg.SOLVER.BASE_LR_END}, beyond BASE_LR or below 0"
+            return schedules.CosineParamScheduler(1, end)
         case name:
             raise ValueError(missing(f"SOLVER.LR_SCHEDULER_NAME {name!r}"))

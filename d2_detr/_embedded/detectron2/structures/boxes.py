@@ -27,7 +27,7 @@ class BoxMode(IntEnum):
         if from_mode == to_mode:
             return box
         if isinstance(box, (list, tuple)):
-            assert len(box) == 4, f"a box has 4 numbers, got {len(box)}"
+            assert len(box) in (4, 5), f"a box has 4 numbers (rotated: 5), got {len(box)}"
             return type(box)(BoxMode.convert(torch.tensor(box), from_mode, to_mode).tolist())
         if isinstance(box, np.ndarray):
             return BoxMode.convert(torch.from_numpy(box), from_mode, to_mode).numpy()

@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_util
 import torch
+from torchvision.ops import masks_to_boxes
+
+from .boxes import Boxes
 
 
 def polygons_to_bitmask(polygons: list[np.ndarray], height: int, width: int) -> np.ndarray:
@@ -25,6 +28,11 @@ class BitMasks:
         self.tensor = tensor
 
     @staticmethod
+    def from_polygon_masks(polygon_masks: "PolygonMasks | list[list]", height: int, width: int) -> "BitMasks":
+        masks = [polygons_to_bitmask(instance, height, width) for instance in polygon_masks]
+        return BitMasks(np.array(masks, dtype=bool).reshape(-1, height, width))
+
+    @staticmethod
     def cat(bitmasks_list: list["BitMasks"]) -> "BitMasks":
         return BitMasks(torch.cat([masks.tensor for masks in bitmasks_list]))
 
@@ -38,6 +46,12 @@ class BitMasks:
     def nonempty(self) -> torch.Tensor:
         """(N,) bool"""
         return self.tensor.flatten(1).any(dim=1)
+
+    def get_bounding_boxes(self) -> Boxes:
+        """The tightest boxes; that of an empty mask is all 0."""
+        boxes, drawn = torch.zeros(len(self), 4), self.nonempty().cpu()
+        boxes[drawn] = masks_to_boxes(self.tensor.cpu()[drawn]) + torch.tensor([0.0, 0, 1, 1])  # whole pixels
+        return Boxes(boxes)
 
     def __getitem__(self, item: int | slice | torch.Tensor) -> "BitMasks":
         """An int gives one mask, still as (1, H, W)."""
@@ -78,6 +92,11 @@ class PolygonMasks:
     def nonempty(self) -> torch.Tensor:
         """(N,) bool, True where an instance has a polygon."""
         return torch.tensor([len(instance) > 0 for instance in self.polygons], dtype=torch.bool)
+
+    def get_bounding_boxes(self) -> Boxes:
+        """The tightest boxes; that of an instance without polygons is (inf, inf, 0, 0)."""
+        points = [np.concatenate([[], *instance]).reshape(-1, 2) for instance in self.polygons]
+        return Boxes(np.array([[*xy.min(0, initial=np.inf), *xy.max(0, initial=0)] for xy in points]))
 
     def area(self) -> torch.Tensor:
         """(N,) sums of the polygons' areas; where polygons overlap, the overlap counts twice."""

@@ -5,6 +5,7 @@ import itertools
 import json
 import logging
 import os
+import time
 from collections import defaultdict
 from functools import cached_property
 from typing import Any
@@ -158,8 +159,10 @@ class CommonMetricPrinter(EventWriter):
     """Log the progress on one line: ETA (if `max_iter` is known), losses, times, learning rate, GPU memory."""
 
     def __init__(self, max_iter: int | None = None, window_size: int = 20):
+        self.logger = logger
         self._max_iter = max_iter
         self._window_size = window_size
+        self._last_write: tuple[int, float] | None = None  # iteration, time (s)
 
     def write(self) -> None:
         storage = get_event_storage()
@@ -170,17 +173,27 @@ class CommonMetricPrinter(EventWriter):
         eta = times = ""
         if iter_time:
             times += f"time: {iter_time.global_avg():.4f}  last_time: {iter_time.latest():.4f}  "
-            if self._max_iter is not None:
-                seconds = iter_time.median(1000) * (self._max_iter - storage.iter - 1)
-                storage.put_scalar("eta_seconds", seconds, smoothing_hint=False)
-                eta = f"eta: {datetime.timedelta(seconds=int(seconds))}  "
+        if (seconds := self._eta_seconds(storage)) is not None:
+            eta = f"eta: {datetime.timedelta(seconds=int(seconds))}  "
         if data_time:
             average = data_time.avg(storage.count_samples("data_time", self._window_size))
             times += f"data_time: {average:.4f}  last_data_time: {data_time.latest():.4f}  "
         losses, metrics = self._medians(storage, "loss"), self._medians(storage, "[metric]")
         rate = f"{lr.latest():.5g}" if lr else "N/A"
         memory = f"max_mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}M" if torch.cuda.is_available() else ""
-        logger.info(f" {eta}iter: {storage.iter}  {losses}  {metrics}  {times} lr: {rate}  {memory}")
+        self.logger.info(f" {eta}iter: {storage.iter}  {losses}  {metrics}  {times} lr: {rate}  {memory}")
+
+    def _eta_seconds(self, storage: EventStorage) -> float | None:
+        """From the `time` of the iterations; if nobody measures it, from the time since the last call."""
+        if self._max_iter is None:
+            return None
+        remaining = self._max_iter - storage.iter - 1
+        if "time" in storage.histories():
+            seconds = storage.history("time").median(1000) * remaining
+            storage.put_scalar("eta_seconds", seconds, smoothing_hint=False)
+            return seconds
+        last, self._last_write = self._last_write, (storage.iter, time.perf_counter())
+        return last and remaining * (self._last_write[1] - last[1]) / (storage.iter - last[0])
 
     def _medians(self, storage: EventStorage, marker: str) -> str:
         names = [name for name in storage.histories() if marker in name]

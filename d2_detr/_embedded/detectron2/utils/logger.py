@@ -4,6 +4,7 @@ import atexit
 import functools
 import logging
 import os
+import re
 import sys
 from typing import IO, Any
 
@@ -16,9 +17,10 @@ _DATE_FORMAT = "%m/%d %H:%M:%S"
 
 
 class _ColorfulFormatter(logging.Formatter):
-    """Marks warnings and errors in red."""
+    """Marks warnings and errors in red and writes `detectron2` as `d2`, which handlers after it then see."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
+        record.name = re.sub(r"^detectron2\.", "d2.", record.name)
         message = super().formatMessage(record)
         if record.levelno < logging.WARNING:
             return message

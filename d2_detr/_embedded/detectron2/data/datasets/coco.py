@@ -140,6 +140,7 @@ def _to_coco_annotation(ann: dict[str, Any]) -> dict[str, Any]:
         return coco_ann | {"area": Boxes([xyxy]).area().item()}
     if isinstance(segm, list):
         area = PolygonMasks([segm]).area().item()
-        return coco_ann | {"area": area, "segmentation": [np.asarray(polygon).tolist() for polygon in segm]}
+        polygons = [polygon if isinstance(polygon, list) else np.asarray(polygon).tolist() for polygon in segm]
+        return coco_ann | {"area": area, "segmentation": polygons}
     counts = segm["counts"] if isinstance(segm["counts"], str) else segm["counts"].decode()
     return coco_ann | {"area": float(mask_util.area(segm)), "segmentation": segm | {"counts": counts}}

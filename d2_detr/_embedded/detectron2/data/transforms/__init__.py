@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from fvcore.transforms.transform import (
     CropTransform,  # noqa: F401
     HFlipTransform,
@@ -18,25 +19,31 @@ from fvcore.transforms.transform import (
     VFlipTransform,
 )
 from PIL import Image
+from torch.nn import functional as F
 
-from detectron2._missing import missing
+_TORCH_MODES = {Image.NEAREST: "nearest", Image.BILINEAR: "bilinear", Image.BICUBIC: "bicubic"}
 
 
 class ResizeTransform(Transform):
-    """Resize (h, w) to (new_h, new_w) pixels by Pillow, of which `interp` is a filter, bilinear by default."""
+    """Resize (h, w) to (new_h, new_w) pixels. `interp` is a filter of Pillow's, bilinear by default.
+
+    Pillow resizes uint8, torch everything else.
+    """
 
     def __init__(self, h: int, w: int, new_h: int, new_w: int, interp: int | None = None):
         self.h, self.w, self.new_h, self.new_w = h, w, new_h, new_w
         self.interp = Image.BILINEAR if interp is None else interp
 
     def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
-        """uint8 (h, w) or (h, w, C) -> (new_h, new_w) or (new_h, new_w, C)"""
+        """(h, w) or (h, w, C) -> (new_h, new_w) or (new_h, new_w, C)"""
         assert img.shape[:2] == (self.h, self.w), f"Expected an image of {self.h} x {self.w}, got {img.shape}"
-        if img.dtype != np.uint8:
-            raise NotImplementedError(missing(f"the resizing of {img.dtype} images"))
-        image = Image.fromarray(img[:, :, 0] if img.shape[2:] == (1,) else img)
-        resized = image.resize((self.new_w, self.new_h), self.interp if interp is None else interp)
-        return np.asarray(resized).reshape(self.new_h, self.new_w, *img.shape[2:])
+        interp, new_shape = self.interp if interp is None else interp, (self.new_h, self.new_w, *img.shape[2:])
+        if img.dtype == np.uint8:
+            image = Image.fromarray(img[:, :, 0] if img.shape[2:] == (1,) else img)
+            return np.asarray(image.resize((self.new_w, self.new_h), interp)).reshape(new_shape)
+        channels = torch.from_numpy(np.ascontiguousarray(img)).reshape(1, self.h, self.w, -1).movedim(-1, 1)
+        resized = F.interpolate(channels, new_shape[:2], mode=_TORCH_MODES[interp])
+        return resized.movedim(1, -1).reshape(new_shape).numpy()
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         """Scale (N, 2) xy in place: an integer array keeps whole pixels."""
@@ -61,6 +68,9 @@ class AugInput:
         self.image = tfm.apply_image(self.image)
         self.boxes = None if self.boxes is None else tfm.apply_box(self.boxes)
         self.sem_seg = None if self.sem_seg is None else tfm.apply_segmentation(self.sem_seg)
+
+    def apply_augmentations(self, augmentations: "list[Augmentation | Transform]") -> TransformList:
+        return AugmentationList(augmentations)(self)
 
 
 class Augmentation:
@@ -92,13 +102,19 @@ class Augmentation:
 
 
 class AugmentationList(Augmentation):
-    """Augmentations in sequence, each looking at what those before it made of the input."""
+    """Augmentations or transforms in sequence, each looking at what those before it made of the input."""
 
-    def __init__(self, augs: Iterable[Augmentation]):
+    def __init__(self, augs: Iterable[Augmentation | Transform]):
         self.augs = list(augs)
 
     def __call__(self, aug_input: AugInput) -> TransformList:
-        return TransformList([aug(aug_input) for aug in self.augs])
+        return TransformList([self._apply(aug, aug_input) for aug in self.augs])
+
+    def _apply(self, aug: Augmentation | Transform, aug_input: AugInput) -> Transform:
+        if not isinstance(aug, Transform):
+            return aug(aug_input)
+        aug_input.transform(aug)
+        return aug
 
     def __repr__(self) -> str:
         return f"AugmentationList[{', '.join(map(str, self.augs))}]"
