@@ -75,6 +75,12 @@ def test_a_dataset_is_registered_once_and_unknown_ones_are_refused(register):
         DatasetCatalog.get("unknown_one")
 
 
+def test_a_dataset_is_registered_as_a_function():
+    with pytest.raises(AssertionError, match="function"):
+        DatasetCatalog.register("a_list", [1])
+    assert "a_list" not in DatasetCatalog
+
+
 def test_metadata_can_be_set_again_only_to_the_same_value():
     metadata = Metadata(name="pets").set(thing_classes=CATS)
     metadata.thing_classes = list(CATS)

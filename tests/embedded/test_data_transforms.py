@@ -148,6 +148,16 @@ def test_augmentations_see_what_they_ask_for_after_those_before_them():
     assert spy.seen == ((8, 12), [[2, 2, 4, 4]])
 
 
+def test_an_augmentation_may_look_at_nothing():
+    class Blind(T.Augmentation):
+        def get_transform(self):
+            return T.HFlipTransform(6)
+
+    aug_input = T.AugInput(picture(4, 6))
+    Blind()(aug_input)
+    assert np.array_equal(aug_input.image, picture(4, 6)[:, ::-1])
+
+
 def test_an_augmentation_that_asks_for_what_there_is_not_fails():
     class Curious(T.Augmentation):
         def get_transform(self, image, depth):

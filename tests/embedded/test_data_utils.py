@@ -92,6 +92,16 @@ def test_an_rle_becomes_a_transformed_mask():
     assert obj["segmentation"][1:3, 4:8].all() and obj["segmentation"].sum() == 8
 
 
+def test_a_mask_of_another_size_than_the_image_is_refused():
+    with pytest.raises(AssertionError):
+        utils.transform_instance_annotations(annotation(segmentation=rle()), T.NoOpTransform(), (9, 10))
+
+
+def test_an_unknown_mask_format_is_refused():
+    with pytest.raises(AssertionError, match="polygons"):
+        utils.annotations_to_instances([annotation(segmentation=[SQUARE])], (8, 10), mask_format="polygons")
+
+
 def test_an_unknown_kind_of_segmentation_is_refused():
     with pytest.raises(ValueError):
         utils.transform_instance_annotations(annotation(segmentation="?"), T.NoOpTransform(), (8, 10))
@@ -151,3 +161,5 @@ def test_keypoints_are_refused():
     obj = annotation(keypoints=[1, 1, 2])
     with pytest.raises(NotImplementedError, match="install the real Detectron2"):
         utils.transform_instance_annotations(obj, T.NoOpTransform(), (8, 10))
+    with pytest.raises(NotImplementedError, match="install the real Detectron2"):
+        utils.annotations_to_instances([obj], (8, 10))

@@ -148,22 +148,6 @@ def test_losses_are_stored_every_gather_metric_period():
         assert [i for _, i in trainer.storage.history(name).values()] == [2, 5]
 
 
-@pytest.mark.parametrize("before_forward", [False, True])
-def test_gradients_are_zeroed_before_or_after_the_forward_pass(before_forward):
-    class Watching(EngineTestModel):
-        seen = []  # noqa: RUF012
-
-        def forward(self, data):
-            self.seen.append(self.weight.grad is None)
-            return super().forward(data)
-
-    model = Watching()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    SimpleTrainer(model, itertools.repeat(1.0), optimizer, zero_grad_before_forward=before_forward).train(0, 2)
-    assert model.seen == [True, before_forward]
-    assert model.weight.item() == pytest.approx(0.2)
-
-
 def test_another_data_loader_can_take_over():
     trainer = simple_trainer(data=1.0)
     trainer.train(0, 1)

@@ -63,7 +63,7 @@ def evaluate(tmp_path):
         evaluator = COCOEvaluator(name, output_dir=str(tmp_path), **kwargs)
         evaluator.reset()
         if instances is not None:
-            evaluator.process([image], [{"instances": instances}])
+            evaluator.process([image], [instances if isinstance(instances, dict) else {"instances": instances}])
         return evaluator.evaluate()
 
     yield evaluate
@@ -128,6 +128,10 @@ def test_a_model_that_finds_nothing_has_no_ap(evaluate):
     bbox = evaluate(predictions())["bbox"]
     assert list(bbox) == METRICS and all(math.isnan(value) for value in bbox.values())
     assert evaluate(None) == {}
+
+
+def test_outputs_without_instances_are_passed_over(evaluate):
+    assert evaluate({"panoptic_seg": None}) == {}
 
 
 def test_a_class_that_the_dataset_lacks_is_an_error(evaluate):
@@ -203,6 +207,11 @@ def test_a_model_is_run_in_eval_mode_without_gradients_and_left_as_it_was():
     assert inference_on_dataset(model, [[1], [2]], recorder) == {"task": {"AP": 1}}
     assert recorder.calls == ["reset", ([1], [False, False, 1]), ([2], [False, False, 2]), "evaluate"]
     assert model.training
+
+
+def test_a_function_can_be_evaluated_too():
+    recorder = Recorder({"task": {"AP": 1}})
+    assert inference_on_dataset(lambda batch: batch, [[1], [2]], recorder) == {"task": {"AP": 1}}
 
 
 def test_an_evaluator_without_results_gives_an_empty_dict():

@@ -44,6 +44,10 @@ def test_model_is_built_by_name_on_the_device(cfg):
     assert model.weight.shape == (3, 1) and model.weight.device.type == "cpu"
 
 
+def test_a_backbone_takes_any_size_unless_it_says_otherwise(cfg):
+    assert build_backbone(cfg).size_divisibility == 0
+
+
 def test_backbone_gets_as_many_channels_as_the_pixel_mean_unless_told(cfg):
     assert build_backbone(cfg).input_shape == ShapeSpec(channels=3)
     assert build_backbone(cfg, ShapeSpec(channels=7)).input_shape.channels == 7

@@ -20,6 +20,7 @@ class _DatasetCatalog(_Catalog):
     """Name -> function without arguments that returns the same dataset dicts at every call."""
 
     def register(self, name: str, func: Callable[[], list[dict]]) -> None:
+        assert callable(func), f"A dataset is registered as a function that returns it, '{name}' as {type(func)}"
         assert name not in self, f"A dataset is registered under the name '{name}' already"
         self[name] = func
 

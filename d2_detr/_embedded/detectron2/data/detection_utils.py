@@ -77,7 +77,8 @@ def transform_instance_annotations(
         polygons = transforms.apply_polygons([np.asarray(p).reshape(-1, 2) for p in segm])
         annotation["segmentation"] = [p.reshape(-1) for p in polygons]
     elif isinstance(segm, dict):
-        annotation["segmentation"] = transforms.apply_segmentation(mask_util.decode(segm))
+        annotation["segmentation"] = mask = transforms.apply_segmentation(mask_util.decode(segm))
+        assert mask.shape[:2] == image_size, f"An RLE became a mask of {mask.shape}, in an image of {image_size}"
     elif "segmentation" in annotation:
         raise ValueError(f"A segmentation is a list of polygons or an RLE as a dict, got {segm!r:.80}")
     return annotation
@@ -90,12 +91,15 @@ def annotations_to_instances(
 
     `mask_format` "polygon" gives PolygonMasks; "bitmask" gives BitMasks, from polygons, RLEs or (H, W) arrays.
     """
+    if annos and "keypoints" in annos[0]:
+        raise NotImplementedError(missing("keypoints"))
     target = Instances(image_size)
     boxes = [BoxMode.convert(obj["bbox"], obj["bbox_mode"], BoxMode.XYXY_ABS) for obj in annos]
     target.gt_boxes = Boxes(np.array(boxes))
     target.gt_classes = torch.tensor([int(obj["category_id"]) for obj in annos], dtype=torch.int64)
     if annos and "segmentation" in annos[0]:
         segms = [obj["segmentation"] for obj in annos]
+        assert mask_format in ("polygon", "bitmask"), f"mask_format is 'polygon' or 'bitmask', got '{mask_format}'"
         if mask_format == "bitmask":
             target.gt_masks = BitMasks(np.stack([_to_mask(segm, image_size) for segm in segms]))
         elif all(isinstance(segm, list) for segm in segms):

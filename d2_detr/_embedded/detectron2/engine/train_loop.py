@@ -133,25 +133,20 @@ class SimpleTrainer(TrainerBase):
         data_loader: Iterable,
         optimizer: torch.optim.Optimizer,
         gather_metric_period: int = 1,
-        zero_grad_before_forward: bool = False,
     ):
         super().__init__()
         self.model = model.train()
         self.data_loader = data_loader
         self.optimizer = optimizer
         self.gather_metric_period = gather_metric_period
-        self.zero_grad_before_forward = zero_grad_before_forward
 
     def run_step(self) -> None:
         assert self.model.training, f"[{type(self).__name__}] the model is in eval mode"
-        if self.zero_grad_before_forward:
-            self.optimizer.zero_grad()
         start = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
         loss_dict = self._forward(data)
-        if not self.zero_grad_before_forward:
-            self.optimizer.zero_grad()
+        self.optimizer.zero_grad()
         self._backward(sum(loss_dict.values()))
         self.after_backward()
         self._write_metrics(loss_dict, data_time)
@@ -210,7 +205,6 @@ class AMPTrainer(SimpleTrainer):
     """`SimpleTrainer` with CUDA's automatic mixed precision, in float16 with scaled gradients."""
 
     def __init__(self, *args: Any, **kwargs: Any):
-        """The arguments are those of `SimpleTrainer`."""
         super().__init__(*args, **kwargs)
         self.grad_scaler = torch.amp.GradScaler("cuda")
 

@@ -68,8 +68,9 @@ class COCOEvaluator(DatasetEvaluator):
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Keep the "instances" of each output, masks as RLEs, with the "image_id" of its input."""
         for image, output in zip(inputs, outputs, strict=True):
-            instances = instances_to_coco_json(output["instances"].to("cpu"), image["image_id"])
-            self._predictions.append({"image_id": image["image_id"], "instances": instances})
+            if "instances" in output:
+                instances = instances_to_coco_json(output["instances"].to("cpu"), image["image_id"])
+                self._predictions.append({"image_id": image["image_id"], "instances": instances})
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """{"bbox": {"AP", "AP50", "AP75", "APs", "APm", "APl", "AP-<class>", ...}, "segm": ...}, NaN where undefined.

@@ -3,8 +3,8 @@
 import datetime
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -29,13 +29,13 @@ class DatasetEvaluator:
         """{task: {metric: value}}; only the main process needs to return it."""
 
 
-def inference_on_dataset(model: nn.Module, data_loader: DataLoader, evaluator: DatasetEvaluator) -> dict[str, Any]:
-    """Run the model over all batches, in eval mode and without gradients, and return the evaluator's results."""
+def inference_on_dataset(model: Callable, data_loader: DataLoader, evaluator: DatasetEvaluator) -> dict[str, Any]:
+    """Run the model over all batches, in eval mode if it has one, without gradients; return the evaluator's results."""
     total = len(data_loader)
     logger.info(f"Running the model on {total} batches")
     evaluator.reset()
     start = logged = time.perf_counter()
-    with inference_context(model), torch.no_grad():
+    with inference_context(model) if isinstance(model, nn.Module) else nullcontext(), torch.no_grad():
         for done, inputs in enumerate(data_loader, start=1):
             evaluator.process(inputs, model(inputs))
             now = time.perf_counter()

@@ -22,6 +22,8 @@ class Backbone(nn.Module, metaclass=ABCMeta):
     A subclass overrides `output_shape`, or sets the attributes that it reads.
     """
 
+    size_divisibility = 0  # the sides of its input must be multiples of this; 0: any will do
+
     @abstractmethod
     def forward(self) -> dict[str, torch.Tensor]: ...
 

@@ -85,7 +85,7 @@ class Augmentation:
     def __call__(self, aug_input: AugInput) -> Transform:
         """Transform `aug_input` in place; return the transform for all that belongs to it."""
         names = list(inspect.signature(self.get_transform).parameters)
-        tfm = self.get_transform(*(getattr(aug_input, name) for name in (names if len(names) > 1 else ["image"])))
+        tfm = self.get_transform(*(getattr(aug_input, name) for name in (["image"] if len(names) == 1 else names)))
         aug_input.transform(tfm)
         return tfm
 

@@ -1,0 +1,50 @@
+"""Whichever detectron2 answers does what the real one did when tests/reference/record_detectron2.py was run on it.
+
+The figures are recorded group by group: a failure names the group and each figure of it that differs.
+"""
+
+import copy
+import json
+
+import pytest
+
+import d2_detr  # noqa: F401  (settles which detectron2 answers)
+from tests.reference.detectron2_figures import FILE, GROUPS, TOLERANCES, compute, differences
+
+RECORDED = json.loads(FILE.read_text())
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_figures_are_those_of_the_real_detectron2(group):
+    found = differences(RECORDED[group], compute(group), TOLERANCES.get(group, 1e-6))
+    assert not found, f"{len(found)} of {group} differ:\n" + "\n".join(found[:20])
+
+
+def test_every_group_is_recorded_and_none_is_left_over():
+    assert RECORDED.keys() == GROUPS.keys() and all(RECORDED.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda figures: figures["boxes"].update(area=6.00001), "/boxes/area: recorded 6.0, computed 6.00001"),
+        (lambda figures: figures["boxes"].update(area=6), "/boxes/area: recorded 6.0, computed 6"),
+        (lambda figures: figures["boxes"].pop("area"), "/boxes/area: only recorded"),
+        (lambda figures: figures.update(new=1), "/new: not recorded"),
+        (lambda figures: figures["order"].pop(), "/order: recorded [1, 2, 'nan'], computed [1, 2]"),
+        (lambda figures: figures["order"].reverse(), "/order/0: recorded 1, computed 'nan'"),
+        (lambda figures: figures.update(flag=1), "/flag: recorded True, computed 1"),
+    ],
+    ids=["value", "type", "missing", "new", "shorter", "order", "flag"],
+)
+def test_a_difference_is_found_and_named(change, line):
+    recorded = {"boxes": {"area": 6.0}, "order": [1, 2, "nan"], "flag": True}
+    computed = copy.deepcopy(recorded)
+    assert differences(recorded, computed) == []
+    change(computed)
+    assert differences(recorded, computed)[0] == line
+
+
+def test_rounding_is_no_difference():
+    assert differences([1.0, 0.0], [1.0 + 1e-7, 1e-12]) == []
+    assert differences([1.0], [1.0 + 2e-6]) and not differences([1.0], [1.0 + 2e-6], rel=1e-5)
