@@ -20,11 +20,16 @@ def naming(what: object) -> Iterator[None]:
         raise InputError(f"{what}: {error}") from error
 
 
+def in_traceback(text: str) -> str | None:
+    """Message of the InputError at the end of a traceback, as another process sends it; None if it ends otherwise."""
+    _, name, message = text.rpartition(f"{InputError.__module__}.{InputError.__qualname__}: ")
+    return message.strip() if name else None
+
+
 @contextmanager
 def one_clear_message() -> Iterator[None]:
     """For the tools: end with the message of an InputError or OSError and exit status 1, without a traceback."""
     try:
         yield
     except (InputError, OSError) as error:
-        # A data loader's worker wraps the message in its traceback.
-        sys.exit(f"error: {str(error).split(f'{InputError.__module__}.InputError: ')[-1].strip()}")
+        sys.exit(f"error: {in_traceback(str(error)) or error}")

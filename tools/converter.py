@@ -61,7 +61,7 @@ def main() -> None:
             first_class_id=args.first_class_id,
             remove_class_head=args.remove_class_head,
             new_classes=args.num_classes,
-            keep_classes=args.keep_classes.split(",") if args.keep_classes else None,
+            keep_classes=[name.strip() for name in args.keep_classes.split(",")] if args.keep_classes else None,
         )
     known = Metadata(report.label_map, args.num_heads or metadata.num_heads, args.dc5 or metadata.dilation)
     write_checkpoint(args.output_model, state_dict, Format(args.to), known)

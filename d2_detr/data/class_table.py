@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -20,6 +20,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 
 logger = logging.getLogger(__name__)
+Datasets = Mapping[str, list[dict]]  # Detectron2's dicts by the name of the dataset
 READERS = 16  # threads: reading headers waits for the disk
 
 
@@ -40,22 +41,31 @@ class Survey:
         return ", ".join(self.names)
 
 
-def show_data(cfg: CfgNode) -> None:
-    """Log the class table of the datasets of a config, and warn of what looks wrong."""
-    train, val = (survey(names) for names in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST))
+def look_at_data(cfg: CfgNode, *, evaluation_only: bool) -> None:
+    """Check the pictures of the datasets of a config; before a training log the class table and what looks wrong.
+
+    Raises:
+        FileNotFoundError, InputError: see check_pictures.
+    """
+    names = cfg.DATASETS.TEST if evaluation_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    datasets = {name: DatasetCatalog.get(name) for name in names}
+    check_pictures(datasets)
+    if evaluation_only:
+        return
+    train, val = (survey({name: datasets[name] for name in split}) for split in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST))
     label_map = dataset_label_map(cfg.DATASETS.TRAIN[0])
     logger.info("Classes of the data:\n%s", class_table(label_map, train, val))
     for warning in warnings(label_map, train, val, cfg.MODEL.DETR.NUM_OBJECT_QUERIES):
         logger.warning(warning)
 
 
-def check_pictures(names: Iterable[str]) -> None:
-    """See that every picture of the named datasets is there, can be opened, and has the size that is annotated.
+def check_pictures(datasets: Datasets) -> None:
+    """See that every picture is there, can be opened, and has the size that is annotated.
 
     Raises:
         FileNotFoundError, InputError: for the first that is not so.
     """
-    records = [record for name in names for record in DatasetCatalog.get(name)]
+    records = [record for dataset in datasets.values() for record in dataset]
 
     def check(record: dict) -> None:
         check_picture(record["file_name"], (record["width"], record["height"]) if "width" in record else None)
@@ -65,10 +75,10 @@ def check_pictures(names: Iterable[str]) -> None:
             pass
 
 
-def survey(names: tuple[str, ...]) -> Survey:
-    """Count the objects of registered datasets, all of them together."""
-    result = Survey(tuple(names))
-    for record in (record for name in names for record in DatasetCatalog.get(name)):
+def survey(datasets: Datasets) -> Survey:
+    """Count the objects of datasets, all of them together."""
+    result = Survey(tuple(datasets))
+    for record in (record for dataset in datasets.values() for record in dataset):
         annotations = [a for a in record.get("annotations", []) if not a.get("iscrowd", 0)]
         classes = [annotation["category_id"] for annotation in annotations]
         result.num_pictures += 1

@@ -94,7 +94,7 @@ def read_coco(path: str | Path, image_root: str | Path) -> CocoFile:
             problems.append(f"annotations[{number}]{_told_id(entry)}: {problem}")
         else:
             annotations.append(_normalised(entry, len(annotations) + 1))
-    if boxes_are_corners(annotations, content["annotations"], sizes_wh):
+    if _boxes_are_corners(annotations, content["annotations"], sizes_wh):
         raise InputError(
             f"{path}: the boxes look like corners [x0, y0, x1, y1]; COCO's `bbox` is [x, y, width, height]. "
             "Subtract x0 and y0 from the last two numbers"
@@ -237,7 +237,9 @@ def _normalised(entry: dict, annotation_id: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def boxes_are_corners(good: list[dict], all_entries: list[dict], sizes_wh: Mapping[int | str, tuple[int, int]]) -> bool:
+def _boxes_are_corners(
+    good: list[dict], all_entries: list[dict], sizes_wh: Mapping[int | str, tuple[int, int]]
+) -> bool:
     """Whether the boxes of a file make sense as [x0, y0, x1, y1] alone.
 
     All of them would fit their pictures so, and more than a quarter sticks out of it as [x, y, width, height].

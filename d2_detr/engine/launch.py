@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from d2_detr.errors import InputError
+from d2_detr.errors import InputError, in_traceback
 
 from detectron2.utils import comm
 
@@ -51,9 +51,8 @@ def launch(
     try:
         return mp.spawn(_join_and_run, nprocs=num_processes, args=(group, main, args))
     except mp.ProcessRaisedException as error:
-        name = f"{InputError.__module__}.{InputError.__qualname__}: "
-        if name in str(error):
-            raise InputError(str(error).split(name)[-1].strip()) from None
+        if message := in_traceback(str(error)):
+            raise InputError(message) from None
         raise
 
 

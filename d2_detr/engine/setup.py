@@ -12,7 +12,7 @@ import torch
 from d2_detr.checkpoint.checkpointer import read_fitting
 from d2_detr.config import add_detr_config, config_path
 from d2_detr.data import custom
-from d2_detr.data.class_table import check_pictures, show_data
+from d2_detr.data.class_table import look_at_data
 from d2_detr.data.classes import check_num_classes, resolve_num_classes
 from d2_detr.errors import InputError
 
@@ -74,9 +74,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if comm.is_main_process():
         if not (args.resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()):
             check_weights(cfg, new_class_head=not args.eval_only)
-        check_pictures(cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
-        if not args.eval_only:
-            show_data(cfg)
+        look_at_data(cfg, evaluation_only=args.eval_only)
     cfg.freeze()
     if args.config_file:
         args.config_file = str(config_path(args.config_file))  # default_setup copies the file to the log

@@ -3,12 +3,14 @@
 import pytest
 
 from d2_detr.data import class_table
-from d2_detr.data.class_table import check_pictures, show_data, survey, warnings
+from d2_detr.data.class_table import check_pictures, look_at_data, survey, warnings
 from d2_detr.data.classes import dataset_label_map
 from d2_detr.data.custom import TRAIN, VAL
 from d2_detr.engine import load_config
 from d2_detr.errors import InputError
 from tests import shapes
+
+from detectron2.data import DatasetCatalog
 
 
 @pytest.fixture
@@ -25,10 +27,14 @@ def said(root, monkeypatch):
         texts = []
         for level in ("info", "warning"):
             monkeypatch.setattr(class_table.logger, level, lambda text, *args: texts.append(str(text) % args))
-        show_data(load_config("", list(opts), str(root)))
+        look_at_data(load_config("", list(opts), str(root)), evaluation_only=False)
         return texts[0], texts[1:]
 
     return said
+
+
+def loaded(*names):
+    return {name: DatasetCatalog.get(name) for name in names}
 
 
 def change(root, split, change_entry):
@@ -53,7 +59,7 @@ def test_the_table_has_ids_names_boxes_and_pictures_of_both_splits(root, said):
 def test_crowds_are_not_counted_and_pictures_without_objects_are(root):
     change(root, "train", lambda entry: entry | {"iscrowd": 1})
     load_config("", [], str(root))
-    found = survey((TRAIN,))
+    found = survey(loaded(TRAIN))
     assert found.boxes.total() == 0 and found.num_empty == found.num_pictures == 6
 
 
@@ -76,7 +82,7 @@ def test_more_objects_than_queries_are_warned_about_with_the_picture(root, said)
 
 def survey_of(root):
     load_config("", [], str(root))
-    return survey((TRAIN,))
+    return survey(loaded(TRAIN))
 
 
 @pytest.mark.parametrize(("excess", "warned"), [(0.9, False), (3, True)], ids=["rounding", "outside"])
@@ -93,24 +99,24 @@ def test_boxes_that_stick_out_are_warned_about_with_number_and_picture(root, sai
 
 def test_a_dataset_without_anything_odd_has_no_warnings(root):
     load_config("", [], str(root))
-    train, val = survey((TRAIN,)), survey((VAL,))
+    train, val = survey(loaded(TRAIN)), survey(loaded(VAL))
     assert warnings(dataset_label_map(TRAIN), train, val, num_queries=100) == []
 
 
 def test_pictures_that_are_missing_broken_or_resized_are_found_before_training(root):
     load_config("", [], str(root))
-    check_pictures([TRAIN, VAL])
+    check_pictures(loaded(TRAIN, VAL))
     path = root / "train2017" / "00004.png"
     whole = path.read_bytes()
     path.write_bytes(b"<html>")
     with pytest.raises(InputError, match=r"00004\.png: not a picture"):
-        check_pictures([TRAIN])
+        check_pictures(loaded(TRAIN))
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"00004\.png: no such picture"):
-        check_pictures([TRAIN])
+        check_pictures(loaded(TRAIN))
     path.write_bytes(whole)
     coco = shapes.read(root, "train")
     coco["images"][3]["width"] = 200
     shapes.write(coco, root, "train")
     with pytest.raises(InputError, match=r"00004\.png: the picture is 64 x 64 pixels, its annotation says width 200"):
-        check_pictures([TRAIN])
+        check_pictures(loaded(TRAIN))
