@@ -13,6 +13,7 @@ word is the Python argument:
 | down-weight of no-object           | MODEL.DETR.NO_OBJECT_WEIGHT    | no_object_weight       |                      |
 | auxiliary decoding losses          | MODEL.DETR.DEEP_SUPERVISION    | deep_supervision       | loss_*_0 .. _{L-2}   |
 | d, width of the transformer        | MODEL.DETR.HIDDEN_DIM          | hidden_dim             |                      |
+| focal loss and DICE of the masks   | (1)                            |                        | loss_mask, loss_dice |
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def add_detr_config(cfg: CfgNode) -> None:
 
     # Foreground classes, with contiguous ids 0..K-1; -1 counts the categories of the training set.
     detr.NUM_CLASSES = 80
-    # Checkpoint of a trained detector to freeze under a mask head; "" trains all parameters.
+    # Trained detector to freeze under a mask head that is trained (MODEL.MASK_ON): whatever MODEL.WEIGHTS takes, and it
+    # wins over that for the parts that it holds. It is read where a training begins. "" trains all parameters.
     detr.FROZEN_WEIGHTS = ""
 
     # Weights of the matching cost and of the loss alike, as in the paper (section 3.1); the class term has 1.
@@ -54,6 +56,15 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr.HIDDEN_DIM = 256
     # The most objects that can be found in one picture. A pretrained model keeps its number.
     detr.NUM_OBJECT_QUERIES = 100
+
+    # Least score of what is found. 0 gives all queries, as COCO's AP is defined on; each of them costs a mask, though.
+    detr.SCORE_THRESH_TEST = 0.0
+    # Panoptic segmentation, of a dataset with panoptic annotations; it needs MODEL.MASK_ON.
+    detr.PANOPTIC_ON = False
+    # Least score of a query that takes part in it.
+    detr.PANOPTIC_SCORE_THRESH = 0.85
+    # Contiguous ids of the classes that are not countable; () takes them from the training set.
+    detr.STUFF_CLASSES = ()
 
     # "off", "bf16", or "auto": bf16 where the processor computes in it natively. Heads and losses stay float32.
     # For fp16 use Detectron2's SOLVER.AMP instead; both at once is an error.

@@ -11,7 +11,8 @@ CONFIGS = sorted(configs_folder().rglob("*.yaml"))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_shipped_config_loads_by_its_bare_name_and_builds(path):
-    cfg = load_config(path.name, ["MODEL.DETR.NUM_CLASSES", "1", "MODEL.DEVICE", "cpu"])
+    of_the_data = ["MODEL.DETR.NUM_CLASSES", "2", "MODEL.DETR.STUFF_CLASSES", "(1,)"]
+    cfg = load_config(path.name, [*of_the_data, "MODEL.DEVICE", "cpu"])
     assert cfg.MODEL.META_ARCHITECTURE == "Detr"
     build_model(cfg)
 

@@ -25,7 +25,7 @@ def imported(path: Path) -> set[str]:
 
 def may_use_detectron2(path: Path) -> bool:
     name = path.relative_to(PACKAGE).as_posix()
-    return name in PLUGIN or (name.startswith(("data/", "engine/")) and name not in PLAIN_DATA)
+    return name in PLUGIN or (name.startswith(("data/", "engine/", "evaluation/")) and name not in PLAIN_DATA)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())

@@ -35,7 +35,7 @@ def main(args: argparse.Namespace):
     if args.eval_only:
         model = Trainer.build_model(cfg)
         checkpointer = DetrCheckpointer(
-            model, cfg.OUTPUT_DIR, label_map=dataset_label_map(cfg.DATASETS.TEST[0]), new_class_head=False
+            model, cfg.OUTPUT_DIR, label_map=dataset_label_map(cfg.DATASETS.TEST[0]), new_parts=()
         )
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
         results = Trainer.test(cfg, model)

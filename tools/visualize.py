@@ -8,17 +8,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-
 from d2_detr.data.classes import dataset_classes
 from d2_detr.data.pictures import read_picture
 from d2_detr.engine import load_config
 from d2_detr.engine.inference import load_model, predict_dataset
+from d2_detr.engine.objects import objects_found, objects_in
 from d2_detr.errors import one_clear_message
 from d2_detr.visualization.curves import read_metrics, save_curves
-from d2_detr.visualization.predictions import Comparison, Objects, save_comparisons
-
-from detectron2.structures import BoxMode
+from d2_detr.visualization.predictions import Comparison, save_comparisons
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,15 +35,13 @@ def main() -> None:
     dataset_name = cfg.DATASETS.TEST[0]
     class_names = dataset_classes(dataset_name)
     comparisons = []
-    for dataset_dict, instances in predict_dataset(cfg, load_model(cfg), dataset_name, args.num):
+    for dataset_dict, output in predict_dataset(cfg, load_model(cfg), dataset_name, args.num):
         path = Path(dataset_dict["file_name"])
         comparison = Comparison(
             path.name,
             read_picture(path, annotated_wh=(dataset_dict["width"], dataset_dict["height"])),
-            truth(dataset_dict["annotations"]),
-            Objects(
-                instances.pred_boxes.tensor.numpy(), instances.pred_classes.numpy(), instances.scores.numpy()
-            ).above(args.threshold),
+            objects_in(dataset_dict, masks=cfg.MODEL.MASK_ON),
+            objects_found(output).above(args.threshold),
         )
         save_comparisons([comparison], class_names, args.output / f"{path.stem}.png")
         comparisons.append(comparison)
@@ -55,11 +50,6 @@ def main() -> None:
     if metrics.is_file():
         save_curves(read_metrics(metrics), args.output / "curves.png")
     print(f"{len(comparisons)} pictures of {dataset_name} in {args.output}, all of them in {args.output}/overview.png")
-
-
-def truth(annotations: list[dict]) -> Objects:
-    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
-    return Objects(np.array(boxes).reshape(-1, 4), np.array([a["category_id"] for a in annotations], dtype=int))
 
 
 if __name__ == "__main__":

@@ -23,10 +23,18 @@ REPLACEABLE = ("class_embed.", "query_embed.")
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """Sizes of a DETR. `None` stands for what the state dict does not tell.
+class MaskSizes:
+    """Sizes of a mask head: attention heads, and channels of the feature maps that it is given."""
 
-    The number of attention heads and the dilation (DC5) leave no trace in a state dict.
+    num_heads: int
+    pyramid_channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of a DETR. `None` stands for what the state dict does not tell, or for a part that it has not.
+
+    The number of attention heads leaves no trace in a state dict without a mask head, and the dilation (DC5) in none.
     """
 
     depth: int | None
@@ -39,7 +47,7 @@ class Architecture:
     pre_norm: bool
     num_queries: int | None
     class_rows: int | None
-    masks: bool
+    mask_head: MaskSizes | None
     parameters: int
 
     @property
@@ -67,7 +75,7 @@ def architecture_of(common: StateDict) -> Architecture:
         pre_norm="transformer.encoder.norm.weight" in common,
         num_queries=_shape(common, "query_embed.weight", 2)[0] if "query_embed.weight" in common else None,
         class_rows=_shape(common, "class_embed.weight", 2)[0] if "class_embed.weight" in common else None,
-        masks=any(name.startswith(MASK_PARTS) for name in common),
+        mask_head=_mask_sizes(common, hidden_dim) if any(name.startswith(MASK_PARTS) for name in common) else None,
         parameters=sum(tensor.numel() for name, tensor in common.items() if "running_" not in name),
     )
 
@@ -88,7 +96,8 @@ def check_complete(common: StateDict, architecture: Architecture) -> list[str]:
             f"{wrong[0]} has the shape {tuple(common[wrong[0]].shape)}, expected {tuple(expected[wrong[0]])}"
             + (f"; so have {len(wrong) - 1} other tensors" if len(wrong) > 1 else "")
         )
-    unchecked = MASK_PARTS if architecture.depth else (*MASK_PARTS, "backbone.")
+    # Of a backbone that is none of torchvision's nothing is known.
+    unchecked = () if architecture.depth else ("backbone.",)
     return [
         name
         for name in common
@@ -97,14 +106,15 @@ def check_complete(common: StateDict, architecture: Architecture) -> list[str]:
 
 
 def expected_shapes(architecture: Architecture) -> dict[str, torch.Size]:
-    """Shape of every tensor of such a DETR without masks, by its common name."""
+    """Shape of every tensor of such a DETR, by its common name."""
+    masks = architecture.mask_head
     with torch.device("meta"):
         network = DetrNetwork(
             backbone=_resnet_body(architecture) if architecture.depth else nn.Module(),
             backbone_channels=architecture.backbone_channels,
             transformer=Transformer(
                 hidden_dim=architecture.hidden_dim,
-                num_heads=1,
+                num_heads=masks.num_heads if masks else 1,
                 dim_feedforward=architecture.dim_feedforward,
                 encoder_layers=architecture.encoder_layers,
                 decoder_layers=architecture.decoder_layers,
@@ -112,6 +122,7 @@ def expected_shapes(architecture: Architecture) -> dict[str, torch.Size]:
             ),
             num_classes=(architecture.class_rows or 1) - 1,
             num_queries=architecture.num_queries or 1,
+            pyramid_channels=masks.pyramid_channels if masks else None,
         )
     return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
@@ -133,6 +144,14 @@ def _resnet(names: Iterable[str]) -> tuple[int | None, int]:
         if stages and blocks == expected[:stages] + [0] * (4 - stages) and bottleneck == is_bottleneck:
             return depth, stages
     return None, stages
+
+
+def _mask_sizes(common: StateDict, hidden_dim: int) -> MaskSizes:
+    width = _shape(common, "mask_head.lay1.weight", 4)[0]
+    num_heads = width - hidden_dim  # its first layer sees the features and a map of each head
+    if num_heads < 1:
+        raise InputError(f"mask_head.lay1.weight has {width} rows, expected more than the width of {hidden_dim}")
+    return MaskSizes(num_heads, tuple(_shape(common, f"mask_head.adapter{i}.weight", 4)[1] for i in (1, 2, 3)))
 
 
 def _count(names: Iterable[str], pattern: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from d2_detr.checkpoint.class_head import LabelMap
-from d2_detr.checkpoint.fit import Fit, fitted
+from d2_detr.checkpoint.fit import PARTS, Fit, fitted
 from d2_detr.checkpoint.hugging_face import weights_file
 from d2_detr.checkpoint.layouts import StateDict
 from d2_detr.checkpoint.metadata import metadata_of
@@ -19,6 +20,8 @@ from d2_detr.errors import InputError, naming
 from d2_detr.files import replacing
 
 from detectron2.checkpoint import DetectionCheckpointer
+
+NOT_FROZEN = ("mask head",)  # the one part that a detector to freeze need not hold
 
 
 class DetrCheckpointer(DetectionCheckpointer):
@@ -34,7 +37,7 @@ class DetrCheckpointer(DetectionCheckpointer):
         *,
         label_map: LabelMap | None = None,
         config: str = "",
-        new_class_head: bool = True,
+        new_parts: Collection[str] = PARTS,
         save_to_disk: bool | None = None,
         **checkpointables: Any,
     ):
@@ -42,12 +45,13 @@ class DetrCheckpointer(DetectionCheckpointer):
         Args:
             label_map: the classes of the model, saved with it, and compared with those of what is loaded.
             config: the config of the model as YAML, saved with it.
-            new_class_head: leave a class head of another size out, to be trained anew; else it is an error.
+            new_parts: which of PARTS may start anew where a checkpoint does not hold them, or not as the model has
+                them (a class head of another size); for others that is an error.
         """
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.label_map = label_map
         self.config = config
-        self.new_class_head = new_class_head
+        self.new_parts = new_parts
 
     def load(self, path: str, *args: object, **kwargs: object) -> dict[str, Any]:
         """Load from a path, an https address, or a published name (see weights.py); "" loads nothing.
@@ -57,6 +61,22 @@ class DetrCheckpointer(DetectionCheckpointer):
         """
         self._parsed_url_during_load = None  # Detectron2 leaves it set when a load fails, and refuses the next one
         return super().load(str(_weights_file(path)) if path else path, *args, **kwargs)
+
+    def load_frozen(self, path: str) -> None:
+        """Load a detector that is not trained, over what was loaded before, from whatever `load` takes.
+
+        Raises:
+            FileNotFoundError, ConnectionError, InputError: as `load`, or its classes or queries are not the model's.
+        """
+        checkpoint, fit = read_fitting(path, self.model.state_dict(), new_parts=NOT_FROZEN)
+        for note in fit.notes:
+            self.logger.info("%s: %s", path, note)
+        self._compare_names(path, metadata_of(checkpoint).label_map)
+        self.model.load_state_dict(fit.state_dict, strict=False)
+        self.logger.info(
+            "MODEL.DETR.FROZEN_WEIGHTS: the %d tensors of %s win over those of MODEL.WEIGHTS; all but the mask head is "
+            "frozen", len(fit.state_dict), path,
+        )  # fmt: skip
 
     def save(self, name: str, **kwargs: object) -> None:
         if not self.save_dir or not self.save_to_disk:
@@ -78,11 +98,11 @@ class DetrCheckpointer(DetectionCheckpointer):
             temporary.write_text(last_filename_basename)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        checkpoint, fit = read_fitting(filename, self.model.state_dict(), new_class_head=self.new_class_head)
+        checkpoint, fit = read_fitting(filename, self.model.state_dict(), new_parts=self.new_parts)
         for note in fit.notes:
             self.logger.info("%s: %s", filename, note)
         metadata = metadata_of(checkpoint)
-        for warning in [*fit.left_out, *filter(None, [metadata.warning])]:
+        for warning in [*fit.left_out.values(), *filter(None, [metadata.warning])]:
             self.logger.warning("%s: %s", filename, warning)
         self._compare_names(filename, metadata.label_map)
         return checkpoint | {"model": fit.state_dict}
@@ -96,8 +116,11 @@ class DetrCheckpointer(DetectionCheckpointer):
             )  # fmt: skip
 
 
-def read_fitting(path: str, model: StateDict, *, new_class_head: bool) -> tuple[dict[str, Any], Fit]:
+def read_fitting(path: str, model: StateDict, *, new_parts: Collection[str]) -> tuple[dict[str, Any], Fit]:
     """A checkpoint, and its weights as a model with this state dict takes them. No tensor of the model is touched.
+
+    Args:
+        new_parts: see DetrCheckpointer.
 
     Raises:
         FileNotFoundError, ConnectionError, InputError: the file cannot be had or read, or does not fit the model.
@@ -106,8 +129,9 @@ def read_fitting(path: str, model: StateDict, *, new_class_head: bool) -> tuple[
     checkpoint = read_checkpoint(file)
     with naming(file):
         fit = fitted(checkpoint["model"], model, metadata_of(checkpoint).label_map)
-        if fit.left_out and not new_class_head:
-            raise InputError(f"{fit.left_out[0]}; there is nothing to evaluate")
+        for part, sentence in fit.left_out.items():
+            if part not in new_parts:
+                raise InputError(f"{sentence}; but nothing trains it here")
     return checkpoint, fit
 
 

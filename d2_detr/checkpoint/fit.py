@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
-from d2_detr.checkpoint.architecture import Architecture, architecture_of
+from d2_detr.checkpoint.architecture import Architecture, MaskSizes, architecture_of
 from d2_detr.checkpoint.class_head import LabelMap, UndecidedRows, read_head
 from d2_detr.checkpoint.convert import CLASS_HEAD, checked
-from d2_detr.checkpoint.layouts import Format, StateDict, detect_format, from_common, to_common
+from d2_detr.checkpoint.layouts import MASK_PARTS, Format, StateDict, detect_format, from_common, to_common
 from d2_detr.errors import InputError
 
 QUERIES = "query_embed.weight"
+# Parts of a model that a checkpoint may not hold. They start anew; where nothing trains them that is an error.
+PARTS = ("detector", "class head", "queries", "mask head")
+_NAMES = {"class head": CLASS_HEAD, "queries": (QUERIES,), "mask head": MASK_PARTS}
 # Sizes in which a checkpoint and the model must agree, and the config key that sets each.
 _KEYS = {
     "depth": "MODEL.RESNETS.DEPTH",
@@ -21,6 +24,7 @@ _KEYS = {
     "decoder_layers": "MODEL.DETR.DEC_LAYERS",
     "pre_norm": "MODEL.DETR.PRE_NORM",
 }
+_MASK_KEYS = {"num_heads": "MODEL.DETR.NHEADS", "pyramid_channels": "MODEL.RESNETS.DEPTH"}
 
 
 @dataclass
@@ -29,13 +33,14 @@ class Fit:
 
     state_dict: StateDict
     notes: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)  # a sentence for each of PARTS
 
 
 def fitted(state_dict: StateDict, model: StateDict, label_map: LabelMap | None = None) -> Fit:
     """The tensors of a checkpoint, of whatever layout, under the names of the model and with its class head.
 
-    A class head that cannot be read as one of the model's size is left out, and so are queries of another number.
+    A class head that cannot be read as one of the model's size is left out, and so are queries of another number, and a
+    mask head where the model has none.
 
     Args:
         state_dict: of the checkpoint.
@@ -54,11 +59,14 @@ def fitted(state_dict: StateDict, model: StateDict, label_map: LabelMap | None =
         common, report = checked(state_dict, format)
         fit = Fit(common, [str(report)])
     if format is Format.IMAGENET:
-        fit.left_out.append("of the backbone alone: the rest of DETR starts anew")
+        fit.left_out["detector"] = "of the backbone alone: the rest of DETR starts anew"
     else:
-        _compare_sizes(architecture_of(common), architecture_of(ours))
+        theirs, needed = architecture_of(common), architecture_of(ours)
+        _compare_sizes(theirs, needed)
+        _fit_mask_head(fit, theirs, needed)
         _fit_class_head(fit, format, len(ours[CLASS_HEAD[1]]) - 1, label_map)
         _fit_queries(fit, ours)
+        _note_missing(fit, ours)
     if not any(name in ours and ours[name].shape == tensor.shape for name, tensor in fit.state_dict.items()):
         raise InputError("nothing of it fits the model: is it the checkpoint of another backbone?")
     detectron2_backbone = any(name.startswith("detr.backbone.0.stem.") for name in model)
@@ -67,19 +75,24 @@ def fitted(state_dict: StateDict, model: StateDict, label_map: LabelMap | None =
 
 
 def _compare_sizes(theirs: Architecture, ours: Architecture) -> None:
-    names = [f.name for f in fields(Architecture) if f.name in _KEYS]
-    different = [name for name in names if getattr(theirs, name) != getattr(ours, name)]
+    _compare(theirs, ours, _KEYS)
+    if theirs.mask_head and ours.mask_head:
+        _compare(theirs.mask_head, ours.mask_head, _MASK_KEYS)
+
+
+def _compare(theirs: Architecture | MaskSizes, ours: Architecture | MaskSizes, keys: dict[str, str]) -> None:
+    different = [name for name in keys if getattr(theirs, name) != getattr(ours, name)]
     if different:
         pairs = [f"{name} {getattr(theirs, name)}, here {getattr(ours, name)}" for name in different]
         raise InputError(
             f"of a DETR of other sizes: {'; '.join(pairs)}. Take the config that it was trained with, or set "
-            + ", ".join(_KEYS[name] for name in different)
+            + ", ".join(keys[name] for name in different)
         )
 
 
 def _fit_class_head(fit: Fit, format: Format, num_classes: int, label_map: LabelMap | None) -> None:
     if not all(name in fit.state_dict for name in CLASS_HEAD):
-        fit.left_out.append("without a class head: the model's own starts anew")
+        fit.left_out["class head"] = "without a class head: the model's own starts anew"
         return
     weight, bias = (fit.state_dict.pop(name) for name in CLASS_HEAD)
     try:
@@ -87,7 +100,7 @@ def _fit_class_head(fit: Fit, format: Format, num_classes: int, label_map: Label
         if len(head.label_map) != num_classes:
             raise UndecidedRows(f"its class head is of {len(head.label_map)} classes, the model of {num_classes}")
     except UndecidedRows as error:
-        fit.left_out.append(f"{error}: the class head is left out and starts anew, all else is loaded")
+        fit.left_out["class head"] = f"{error}: the class head is left out and starts anew, all else is loaded"
         return
     fit.state_dict |= dict(zip(CLASS_HEAD, (head.weight, head.bias), strict=True))
     fit.notes.append(note)
@@ -96,7 +109,23 @@ def _fit_class_head(fit: Fit, format: Format, num_classes: int, label_map: Label
 def _fit_queries(fit: Fit, ours: StateDict) -> None:
     if QUERIES in fit.state_dict and len(fit.state_dict[QUERIES]) != len(ours[QUERIES]):
         theirs = len(fit.state_dict.pop(QUERIES))
-        fit.left_out.append(
+        fit.left_out["queries"] = (
             f"it has {theirs} object queries, the model {len(ours[QUERIES])}: they start anew. Set "
             f"MODEL.DETR.NUM_OBJECT_QUERIES {theirs} to keep what they learned"
         )
+
+
+def _fit_mask_head(fit: Fit, theirs: Architecture, ours: Architecture) -> None:
+    if ours.mask_head and not theirs.mask_head:
+        fit.left_out["mask head"] = "without a mask head: the model's own starts anew"
+    if theirs.mask_head and not ours.mask_head:
+        fit.state_dict = {name: t for name, t in fit.state_dict.items() if not name.startswith(MASK_PARTS)}
+        fit.notes.append("its mask head is left out: MODEL.MASK_ON is False")
+
+
+def _note_missing(fit: Fit, ours: StateDict) -> None:
+    """What is missing besides the parts that were left out; of the layouts but our own that is an error already."""
+    known = tuple(name for part in fit.left_out for name in _NAMES[part])
+    missing = [n for n in ours if n not in fit.state_dict and not n.startswith(known) and "num_batches" not in n]
+    if missing:
+        fit.left_out["detector"] = f"without {len(missing)} tensors of the model, as {missing[0]}: they start anew"

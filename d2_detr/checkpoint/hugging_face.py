@@ -100,7 +100,7 @@ def write_folder(
 def _config(a: Architecture, label_map: LabelMap | None, num_heads: int, dilation: bool) -> dict[str, Any]:
     config = {
         "model_type": "detr",
-        "architectures": ["DetrForSegmentation" if a.masks else "DetrForObjectDetection"],
+        "architectures": ["DetrForSegmentation" if a.mask_head else "DetrForObjectDetection"],
         "use_timm_backbone": True,
         "backbone": f"resnet{a.depth}",
         "use_pretrained_backbone": False,

@@ -36,10 +36,11 @@ def _sizes(a: Architecture, metadata: Metadata) -> Iterator[tuple[str, str]]:
         "transformer",
         f"{a.encoder_layers} encoder and {a.decoder_layers} decoder layers, layer norm {order} each block",
     )
-    heads = "" if metadata.num_heads is None else f", {metadata.num_heads} attention heads"
+    num_heads = a.mask_head.num_heads if a.mask_head else metadata.num_heads
+    heads = "" if num_heads is None else f", {num_heads} attention heads"
     yield "width", f"{a.hidden_dim}, feed-forward {a.dim_feedforward}{heads}"
     yield "queries", "none" if a.num_queries is None else str(a.num_queries)
-    yield "masks", "yes" if a.masks else "no"
+    yield "masks", "yes" if a.mask_head else "no"
     yield "parameters", f"{a.parameters:,}"
 
 

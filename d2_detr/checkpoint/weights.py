@@ -63,6 +63,11 @@ def local_weights(name: str) -> Path:
     return Path(name)
 
 
+def is_imagenet(name: str) -> bool:
+    """Whether it is one of the names for a backbone of ImageNet's classes."""
+    return bool(_DETECTRON2_NAME.fullmatch(name)) or name in IMAGENET.values()
+
+
 def _hash_in(file_name: str) -> str:
     """`e632da11` of `detr-r50-e632da11.pth`, the convention of PyTorch's hub; "" if there is none, or it is a date."""
     match = re.search(r"-(?=\d*[a-f])([0-9a-f]{8,})\.\w+$", file_name)

@@ -28,12 +28,14 @@ def write_checkpoint(path: str | Path, state_dict: StateDict, format: Format, me
     state_dict = {name: t.detach().clone(memory_format=torch.contiguous_format) for name, t in state_dict.items()}
     if format is Format.HUGGING_FACE:
         common, _ = to_common(state_dict, format)
+        architecture = architecture_of(common)
+        num_heads = architecture.mask_head.num_heads if architecture.mask_head else metadata.num_heads
         hugging_face.write_folder(
             path,
             state_dict,
-            architecture_of(common),
+            architecture,
             metadata.label_map,
-            num_heads=metadata.num_heads or DEFAULT_HEADS,
+            num_heads=num_heads or DEFAULT_HEADS,
             dilation=bool(metadata.dilation),
         )
         return

@@ -13,6 +13,16 @@ from detectron2.data import transforms as T
 SIZES_BEFORE_CROP = (400, 500, 600)
 
 
+class Crop(T.CropTransform):
+    """A crop that moves polygons without cutting them: what is drawn from them ends at the border anyway.
+
+    The cutting of CropTransform needs shapely, and splits polygons at the border.
+    """
+
+    def apply_polygons(self, polygons: list[np.ndarray]) -> list[np.ndarray]:
+        return [self.apply_coords(polygon) for polygon in polygons]
+
+
 class RandomCrop(T.Augmentation):
     """Crop a rectangle whose two sides are drawn on their own, uniformly from `min_size`..`max_size` pixels.
 
@@ -29,7 +39,7 @@ class RandomCrop(T.Augmentation):
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         (y, height), (x, width) = (self._interval(side) for side in image.shape[:2])
-        return T.CropTransform(x, y, width, height)
+        return Crop(x, y, width, height)
 
     def _interval(self, side: int) -> tuple[int, int]:
         """Start and length of the part of a side that is kept."""

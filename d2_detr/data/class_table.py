@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.data.classes import dataset_label_map
+from d2_detr.data.masks import check_masks
+from d2_detr.data.panoptic import objects_of
 from d2_detr.data.pictures import check_picture
 
 from detectron2.config import CfgNode
@@ -42,14 +44,17 @@ class Survey:
 
 
 def look_at_data(cfg: CfgNode, *, evaluation_only: bool) -> None:
-    """Check the pictures of the datasets of a config; before a training log the class table and what looks wrong.
+    """Check pictures and masks of the datasets of a config; before a training log the class table and what looks wrong.
 
     Raises:
-        FileNotFoundError, InputError: see check_pictures.
+        FileNotFoundError, InputError: see check_pictures and check_masks.
     """
     names = cfg.DATASETS.TEST if evaluation_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     datasets = {name: DatasetCatalog.get(name) for name in names}
     check_pictures(datasets)
+    if cfg.MODEL.MASK_ON:
+        check_masks({name: datasets[name] for name in cfg.DATASETS.TRAIN if name in datasets}, cfg.INPUT.MASK_FORMAT)
+        check_masks({name: datasets[name] for name in cfg.DATASETS.TEST}, "bitmask")  # evaluation takes both
     if evaluation_only:
         return
     train, val = (survey({name: datasets[name] for name in split}) for split in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST))
@@ -79,7 +84,7 @@ def survey(datasets: Datasets) -> Survey:
     """Count the objects of datasets, all of them together."""
     result = Survey(tuple(datasets))
     for record in (record for dataset in datasets.values() for record in dataset):
-        annotations = [a for a in record.get("annotations", []) if not a.get("iscrowd", 0)]
+        annotations = [a for a in objects_of(record) if not a.get("iscrowd", 0)]
         classes = [annotation["category_id"] for annotation in annotations]
         result.num_pictures += 1
         result.num_empty += not classes

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 def dataset_classes(name: str) -> list[str]:
     """Names of the classes of a registered dataset, in the order of their contiguous ids."""
-    if name not in DatasetCatalog and name in custom.FOLDERS:
+    if name not in DatasetCatalog and name.removesuffix("_panoptic") in custom.FOLDERS:
         raise InputError(f"dataset {name!r}: say where it lies, with --data FOLDER or the config key DATASETS.CUSTOM")
     if name not in DatasetCatalog:
         raise InputError(
@@ -30,9 +30,12 @@ def dataset_classes(name: str) -> list[str]:
 def dataset_label_map(name: str) -> LabelMap:
     """Names of the classes of a registered dataset, and the category ids that its annotation file has for them."""
     names = dataset_classes(name)
-    contiguous_ids = getattr(MetadataCatalog.get(name), "thing_dataset_id_to_contiguous_id", None)
+    metadata = MetadataCatalog.get(name)
+    contiguous_ids = getattr(metadata, "thing_dataset_id_to_contiguous_id", None)
     if contiguous_ids is None:
         return LabelMap(tuple(range(len(names))), tuple(names))
+    # Of a panoptic dataset: things and stuff share the contiguous ids, and the names.
+    contiguous_ids = contiguous_ids | getattr(metadata, "stuff_dataset_id_to_contiguous_id", {})
     return LabelMap(tuple(sorted(contiguous_ids, key=contiguous_ids.get)), tuple(names))
 
 
@@ -46,6 +49,15 @@ def resolve_num_classes(cfg: CfgNode) -> int:
     if not cfg.DATASETS.TRAIN:
         raise InputError("MODEL.DETR.NUM_CLASSES -1 counts the training set, but DATASETS.TRAIN is empty; set either")
     return len(dataset_classes(cfg.DATASETS.TRAIN[0]))
+
+
+def resolve_stuff_classes(cfg: CfgNode) -> tuple[int, ...]:
+    """MODEL.DETR.STUFF_CLASSES, or the stuff of the first training set, as contiguous ids."""
+    if cfg.MODEL.DETR.STUFF_CLASSES or not cfg.DATASETS.TRAIN:
+        return tuple(cfg.MODEL.DETR.STUFF_CLASSES)
+    name = cfg.DATASETS.TRAIN[0]
+    dataset_classes(name)  # sees that the metadata are there
+    return tuple(sorted(getattr(MetadataCatalog.get(name), "stuff_dataset_id_to_contiguous_id", {}).values()))
 
 
 def check_num_classes(cfg: CfgNode) -> None:

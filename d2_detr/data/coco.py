@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,9 @@ class CocoFile:
                 "iscrowd": annotation["iscrowd"],
             }
             if segmentation := annotation.get("segmentation"):
-                instance["segmentation"] = _compressed(segmentation)
+                # Detectron2 expects polygons as they are, and the counts of an RLE in a string.
+                polygons = isinstance(segmentation, list)
+                instance["segmentation"] = segmentation if polygons else as_rle(segmentation, segmentation["size"])
             per_image[annotation["image_id"]].append(instance)
         return [
             {
@@ -104,10 +106,12 @@ def read_coco(path: str | Path, image_root: str | Path) -> CocoFile:
     return CocoFile(path, images, annotations, categories)
 
 
-def _compressed(segmentation: list | dict) -> list | dict:
-    """Polygons as they are, an RLE with its counts in a string, as Detectron2 expects it."""
-    if isinstance(segmentation, dict) and isinstance(segmentation["counts"], list):
-        return mask_util.frPyObjects(segmentation, *segmentation["size"])
+def as_rle(segmentation: list | dict[str, Any], size_hw: Sequence[int]) -> dict[str, Any]:
+    """COCO's compressed RLE, of the union of polygons [x0, y0, x1, y1, ...] in pixels or of an RLE of either kind."""
+    if isinstance(segmentation, list):
+        return mask_util.merge(mask_util.frPyObjects(segmentation, *size_hw))
+    if isinstance(segmentation["counts"], list):
+        return mask_util.frPyObjects(segmentation, *size_hw)
     return segmentation
 
 

@@ -2,7 +2,9 @@
 
     path/to/coco/annotations/custom_train.json  annotations/custom_val.json  train2017/  val2017/
 
-The classes are those of the training annotations, in the order of their ids.
+The classes are those of the training annotations, in the order of their ids. `custom_train_panoptic` and
+`custom_val_panoptic` are the same pictures with annotations/custom_train_panoptic.json and the PNGs in
+annotations/custom_train_panoptic/, as tools/make_panoptic.py writes them.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from d2_detr.data.coco import CocoFile, read_coco
+from d2_detr.data.panoptic import register_made_panoptic
 from d2_detr.download import cache_folder
 from d2_detr.errors import InputError
 from d2_detr.files import write_json
@@ -31,6 +34,12 @@ def register_custom(root: str | Path) -> None:
             DatasetCatalog.remove(name)
         DatasetCatalog.register(name, partial(_load, root, name))
         _set_metadata(name)
+        register_made_panoptic(
+            name,
+            image_root=root / FOLDERS[name],
+            annotation_file=annotation_file(root, name),
+            train_file=annotation_file(root, TRAIN),
+        )
 
 
 def annotation_file(root: Path, name: str) -> Path:

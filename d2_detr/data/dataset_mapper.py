@@ -8,7 +8,10 @@ import numpy as np
 import torch
 
 from d2_detr.data.augmentation import build_augmentations
+from d2_detr.data.masks import mask_problem
+from d2_detr.data.panoptic import objects_of, read_segments
 from d2_detr.data.pictures import read_picture
+from d2_detr.errors import InputError
 
 from detectron2.config import CfgNode, configurable
 from detectron2.data import detection_utils as utils
@@ -70,10 +73,18 @@ class DetrDatasetMapper:
         image = aug_input.image
         dataset_dict["image"] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
-        annotations = dataset_dict.pop("annotations", None)
-        if self.is_train and annotations is not None:
-            dataset_dict["instances"] = self._instances(annotations, transforms, image.shape[:2])
+        if self.is_train and ("annotations" in dataset_dict or "segments_info" in dataset_dict):
+            dataset_dict["instances"] = self._instances(self._annotations(dataset_dict), transforms, image.shape[:2])
+        dataset_dict.pop("annotations", None)
         return dataset_dict
+
+    def _annotations(self, dataset_dict: dict) -> list[dict]:
+        if not self.mask_format:
+            return objects_of(dataset_dict)
+        annotations = read_segments(dataset_dict)
+        if problem := next(filter(None, (mask_problem(a, self.mask_format) for a in annotations)), None):
+            raise InputError(f"{dataset_dict['file_name']}: {problem}")
+        return annotations
 
     def _instances(self, annotations: list[dict], transforms: T.TransformList, size_hw: tuple[int, int]):
         unused = {"keypoints"} if self.mask_format else {"keypoints", "segmentation"}

@@ -10,7 +10,9 @@ from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 logger = logging.getLogger(__name__)
 
 # The terms of the last decoder layer and the errors, as the console shows them; all of them are in metrics.json.
-SHOWN = ("total_loss", "loss_ce", "loss_bbox", "loss_giou", "class_error", "cardinality_error")
+SHOWN = (
+    "total_loss", "loss_ce", "loss_bbox", "loss_giou", "loss_mask", "loss_dice", "class_error", "cardinality_error",
+)  # fmt: skip
 WINDOW = 20  # iterations that a figure is the median of
 
 

@@ -13,7 +13,6 @@ from d2_detr.data.dataset_mapper import DetrDatasetMapper
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
-from detectron2.structures import Instances
 
 
 def load_model(cfg: CfgNode) -> nn.Module:
@@ -23,18 +22,18 @@ def load_model(cfg: CfgNode) -> nn.Module:
         InputError: the weights have no class head that fits the model.
     """
     model = build_model(cfg)
-    DetrCheckpointer(model, new_class_head=False).load(cfg.MODEL.WEIGHTS)
+    DetrCheckpointer(model, new_parts=()).load(cfg.MODEL.WEIGHTS)
     return model.eval()
 
 
 @torch.no_grad()
 def predict_dataset(
     cfg: CfgNode, model: nn.Module, dataset_name: str, num_pictures: int
-) -> Iterator[tuple[dict, Instances]]:
-    """Dataset dict and predicted instances (on the CPU) of `num_pictures` pictures, evenly spread over the dataset."""
+) -> Iterator[tuple[dict, dict]]:
+    """Dataset dict and the model's output for each of `num_pictures` pictures, evenly spread over the dataset."""
     mapper = DetrDatasetMapper(cfg, is_train=False)
     dataset = DatasetCatalog.get(dataset_name)
     num_pictures = min(num_pictures, len(dataset))
     for number in range(num_pictures):
         dataset_dict = dataset[number * len(dataset) // num_pictures]
-        yield dataset_dict, model([mapper(dataset_dict)])[0]["instances"].to("cpu")
+        yield dataset_dict, model([mapper(dataset_dict)])[0]

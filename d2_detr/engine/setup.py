@@ -9,11 +9,13 @@ from pathlib import Path
 
 import torch
 
-from d2_detr.checkpoint.checkpointer import read_fitting
+from d2_detr.checkpoint.checkpointer import NOT_FROZEN, read_fitting
+from d2_detr.checkpoint.fit import PARTS
+from d2_detr.checkpoint.weights import is_imagenet
 from d2_detr.config import add_detr_config, config_path
 from d2_detr.data import custom
 from d2_detr.data.class_table import look_at_data
-from d2_detr.data.classes import check_num_classes, resolve_num_classes
+from d2_detr.data.classes import check_num_classes, resolve_num_classes, resolve_stuff_classes
 from d2_detr.errors import InputError
 
 from detectron2.config import CfgNode, get_cfg
@@ -43,7 +45,9 @@ def load_config(config_file: str, opts: list[str], data: str = "") -> CfgNode:
         if config_file:
             cfg.merge_from_file(str(config_path(config_file)), allow_unsafe=False)
         if data:
-            cfg.DATASETS.CUSTOM, cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = data, (custom.TRAIN,), (custom.VAL,)
+            kind = "_panoptic" if cfg.MODEL.DETR.PANOPTIC_ON else ""
+            cfg.DATASETS.CUSTOM = data
+            cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (custom.TRAIN + kind,), (custom.VAL + kind,)
             cfg.MODEL.DETR.NUM_CLASSES = -1
         cfg.merge_from_list(opts)
     except KeyError as error:
@@ -62,18 +66,20 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
     Mistakes in the data and in MODEL.WEIGHTS show here, before anything is written but a line in the log.
 
-    The config that is logged and written to OUTPUT_DIR has the class count and the iterations as numbers, so that it
-    repeats the run and builds the model without the data.
+    The config that is logged and written to OUTPUT_DIR has the class count, the stuff and the iterations as numbers, so
+    that it repeats the run and builds the model without the data.
     """
     cfg = load_config(args.config_file, args.opts, getattr(args, "data", ""))
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="d2_detr")
     check_num_classes(cfg)
     cfg.MODEL.DETR.NUM_CLASSES = resolve_num_classes(cfg)
+    cfg.MODEL.DETR.STUFF_CLASSES = resolve_stuff_classes(cfg)
     if not args.eval_only:
         resolve_schedule(cfg)
+        resolve_weights(cfg)
     if comm.is_main_process():
         if not (args.resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()):
-            check_weights(cfg, new_class_head=not args.eval_only)
+            check_weights(cfg, evaluation_only=args.eval_only)
         look_at_data(cfg, evaluation_only=args.eval_only)
     cfg.freeze()
     if args.config_file:
@@ -82,16 +88,29 @@ def setup(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def check_weights(cfg: CfgNode, *, new_class_head: bool) -> None:
-    """See that MODEL.WEIGHTS can be had and fits the model of the config, which takes no memory here.
+def check_weights(cfg: CfgNode, *, evaluation_only: bool) -> None:
+    """See that MODEL.WEIGHTS and, for a training, MODEL.DETR.FROZEN_WEIGHTS can be had and fit the model of the config,
+    which takes no memory here.
 
     Raises:
-        FileNotFoundError, ConnectionError, InputError: it does not.
+        FileNotFoundError, ConnectionError, InputError: they do not.
     """
+    with torch.device("meta"):
+        model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg).state_dict()
     if cfg.MODEL.WEIGHTS:
-        with torch.device("meta"):
-            model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
-        read_fitting(cfg.MODEL.WEIGHTS, model.state_dict(), new_class_head=new_class_head)
+        read_fitting(cfg.MODEL.WEIGHTS, model, new_parts=() if evaluation_only else PARTS)
+    if cfg.MODEL.DETR.FROZEN_WEIGHTS and not evaluation_only:
+        read_fitting(cfg.MODEL.DETR.FROZEN_WEIGHTS, model, new_parts=NOT_FROZEN)
+
+
+def resolve_weights(cfg: CfgNode) -> None:
+    """Without ImageNet's weights where a whole detector comes in place of them: they would be fetched for nothing."""
+    if cfg.MODEL.DETR.FROZEN_WEIGHTS and is_imagenet(cfg.MODEL.WEIGHTS):
+        logger.info(
+            "MODEL.WEIGHTS %s is not read: the detector of MODEL.DETR.FROZEN_WEIGHTS has its own backbone",
+            cfg.MODEL.WEIGHTS,
+        )
+        cfg.MODEL.WEIGHTS = ""
 
 
 def resolve_schedule(cfg: CfgNode) -> None:

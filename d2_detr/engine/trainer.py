@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from d2_detr.checkpoint.checkpointer import DetrCheckpointer
-from d2_detr.data.classes import model_label_map
+from d2_detr.data.classes import dataset_classes, model_label_map
 from d2_detr.data.dataset_mapper import DetrDatasetMapper
 from d2_detr.engine.hooks import ProgressPrinter
 from d2_detr.engine.optimizer import build_optimizer
+from d2_detr.evaluation.panoptic import PanopticEvaluator
 
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import MetadataCatalog, build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase
-from detectron2.evaluation import COCOEvaluator
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 
@@ -46,6 +47,14 @@ class Trainer(DefaultTrainer):
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Go on from the last checkpoint in OUTPUT_DIR; without one, or without `resume`, load MODEL.WEIGHTS, and
+        MODEL.DETR.FROZEN_WEIGHTS over it."""
+        super().resume_or_load(resume)
+        frozen = self.cfg.MODEL.DETR.FROZEN_WEIGHTS
+        if frozen and not (resume and self.checkpointer.has_checkpoint()):
+            self.checkpointer.load_frozen(frozen)
 
     def run_step(self) -> None:
         """One iteration.
@@ -82,8 +91,17 @@ class Trainer(DefaultTrainer):
         return build_detection_test_loader(cfg, dataset_name, mapper=DetrDatasetMapper(cfg, is_train=False))
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> COCOEvaluator:
-        return COCOEvaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """COCO's AP of boxes and masks, and panoptic quality, as the config has it."""
+        output_dir = os.path.join(cfg.OUTPUT_DIR, "inference")
+        # A panoptic dataset names the one that has its things as instances.
+        instances = MetadataCatalog.get(dataset_name).get("instances", dataset_name)
+        dataset_classes(instances)  # sees that its metadata are there
+        tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+        evaluators: list[DatasetEvaluator] = [COCOEvaluator(instances, tasks, output_dir=output_dir)]
+        if cfg.MODEL.DETR.PANOPTIC_ON:
+            evaluators.append(PanopticEvaluator(dataset_name, output_dir))
+        return DatasetEvaluators(evaluators)
 
     def _keep_losses(self, model: nn.Module, inputs: object, outputs: object) -> None:
         if model.training:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from d2_detr.errors import InputError
+from d2_detr.modeling.segmentation import PYRAMID
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
@@ -81,7 +82,10 @@ class TorchvisionResNet(Backbone):
 
 @BACKBONE_REGISTRY.register()
 def build_torchvision_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec | None = None) -> TorchvisionResNet:
-    """The ResNet that MODEL.RESNETS and MODEL.BACKBONE describe; `input_shape` is Detectron2's, always 3 channels."""
+    """The ResNet that MODEL.RESNETS and MODEL.BACKBONE describe; `input_shape` is Detectron2's, always 3 channels.
+
+    For masks it gives the feature maps that the mask head needs, besides MODEL.RESNETS.OUT_FEATURES.
+    """
     resnets = cfg.MODEL.RESNETS
     if resnets.STRIDE_IN_1X1:
         raise InputError(
@@ -92,7 +96,7 @@ def build_torchvision_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec | Non
         norm=resnets.NORM,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
         dilation=resnets.RES5_DILATION == 2,
-        out_features=tuple(resnets.OUT_FEATURES),
+        out_features=tuple({*resnets.OUT_FEATURES, *(PYRAMID if cfg.MODEL.MASK_ON else ())}),
     )
 
 

@@ -1,9 +1,11 @@
-"""The set prediction loss (paper, section 3.1): match, then supervise class and box of each matched pair.
+"""The set prediction loss (paper, section 3.1): match, then supervise class, box and mask of each matched pair.
 
 Shape shorthand: B pictures, Q queries, K classes (index K is no-object), M objects of a picture, L decoder layers.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert, generalized_box_iou_loss
 
 from d2_detr.modeling.matcher import HungarianMatcher, Target
+from d2_detr.modeling.segmentation import mask_losses
 
 
 class SetCriterion(nn.Module):
@@ -38,18 +41,25 @@ class SetCriterion(nn.Module):
         self.register_buffer("weight_of_classes", of_classes, persistent=False)
 
     def forward(
-        self, pred_logits: Tensor, pred_boxes: Tensor, targets: list[Target]
+        self,
+        pred_logits: Tensor,
+        pred_boxes: Tensor,
+        targets: list[Target],
+        predict_masks: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Losses of every decoder layer, errors of the last.
 
         Args:
             pred_logits: (L, B, Q, K + 1).
             pred_boxes: (L, B, Q, 4), cxcywh in [0, 1] of the unpadded picture.
-            targets: for each picture, `labels` (M,) in 0..K-1 and `boxes` (M, 4) like pred_boxes.
+            targets: for each picture, `labels` (M,) in 0..K-1 and `boxes` (M, 4) like pred_boxes; for masks also
+                `masks` (M, H, W), bool.
+            predict_masks: from the indices of pictures (N,) and queries (N,) to their mask logits; asked for those that
+                the last layer matches.
 
         Returns:
-            losses: `loss_ce, loss_bbox, loss_giou` of the last layer and, with the suffix `_i`, of layer i before
-                it; already weighted, their sum is what is differentiated.
+            losses: `loss_ce, loss_bbox, loss_giou[, loss_mask, loss_dice]` of the last layer and, with the suffix `_i`,
+                the first three of layer i before it; already weighted, their sum is what is differentiated.
             errors: `class_error`, percentage of the matched queries whose likeliest class is wrong, absent where
                 the batch has no object; `cardinality_error`, mean of |queries that see an object - objects|.
         """
@@ -61,6 +71,9 @@ class SetCriterion(nn.Module):
             of_layer = self._losses(logits, boxes, targets, matches, num_boxes, class_weight)
             suffix = "" if layer == last else f"_{layer}"
             losses |= {name + suffix: self.weights[name] * loss for name, loss in of_layer.items()}
+        if predict_masks is not None:
+            mask_logits = predict_masks(*_indices_of_queries(matches))
+            losses |= mask_losses(mask_logits, _matched_per_picture(targets, matches, "masks"), num_boxes)
         return losses, self._errors(logits, targets, matches)
 
     def _normalisers(self, targets: list[Target], pred_logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,7 +130,11 @@ def _indices_of_queries(matches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, T
 
 def _matched(targets: list[Target], matches: list[tuple[Tensor, Tensor]], field: str) -> Tensor:
     """`field` of the matched objects of all pictures, in the order of _indices_of_queries."""
-    return torch.cat([target[field][objects] for target, (_, objects) in zip(targets, matches, strict=True)])
+    return torch.cat(_matched_per_picture(targets, matches, field))
+
+
+def _matched_per_picture(targets: list[Target], matches: list[tuple[Tensor, Tensor]], field: str) -> list[Tensor]:
+    return [target[field][objects] for target, (_, objects) in zip(targets, matches, strict=True)]
 
 
 def _mean_over_processes(values: Tensor) -> Tensor:

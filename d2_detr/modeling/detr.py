@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
-from d2_detr.data.classes import resolve_num_classes
+from d2_detr.data.classes import resolve_num_classes, resolve_stuff_classes
 from d2_detr.errors import InputError
 from d2_detr.modeling.autocast import autocast_dtype
 from d2_detr.modeling.criterion import SetCriterion
 from d2_detr.modeling.matcher import HungarianMatcher, Target
 from d2_detr.modeling.network import DetrNetwork
+from d2_detr.modeling.panoptic import Segmentation, panoptic_segmentation
+from d2_detr.modeling.segmentation import PYRAMID, MaskInputs, binary_masks, of_picture
 from d2_detr.modeling.transformer import Transformer
 
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
+from detectron2.structures import BitMasks, Boxes, ImageList, Instances, PolygonMasks
 from detectron2.utils.events import get_event_storage, has_event_storage
+
+# Of the finest feature map, times queries, that the mask head computes at once in inference.
+CELLS_AT_ONCE = 2**18
 
 
 @META_ARCH_REGISTRY.register()
@@ -30,12 +37,27 @@ class Detr(nn.Module):
         *,
         network: DetrNetwork,
         criterion: SetCriterion,
+        score_threshold: float = 0.0,
+        stuff_classes: tuple[int, ...] = (),
+        panoptic_on: bool = False,
+        panoptic_threshold: float = 0.85,
         pixel_mean: tuple[float, float, float],
         pixel_std: tuple[float, float, float],
     ):
+        """
+        Args:
+            score_threshold: least score of what is given out in inference.
+            stuff_classes: ids of the classes that are not countable.
+            panoptic_on: give out panoptic segmentations, too.
+            panoptic_threshold: least score of a query that takes part in them.
+        """
         super().__init__()
         self.detr = network
         self.criterion = criterion
+        self.score_threshold = score_threshold
+        self.stuff_classes = stuff_classes
+        self.panoptic_on = panoptic_on
+        self.panoptic_threshold = panoptic_threshold
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
 
@@ -43,6 +65,13 @@ class Detr(nn.Module):
     def from_config(cls, cfg: CfgNode) -> dict:
         detr = cfg.MODEL.DETR
         num_classes = resolve_num_classes(cfg)
+        if detr.PANOPTIC_ON and not cfg.MODEL.MASK_ON:
+            raise InputError("MODEL.DETR.PANOPTIC_ON needs masks: set MODEL.MASK_ON True, or take a panoptic config")
+        if detr.FROZEN_WEIGHTS and not cfg.MODEL.MASK_ON:
+            raise InputError(
+                "MODEL.DETR.FROZEN_WEIGHTS freezes a detector under a mask head, and without MODEL.MASK_ON nothing "
+                "would be trained. To start from a checkpoint and train all of it set MODEL.WEIGHTS"
+            )
         backbone = build_backbone(cfg)
         network = DetrNetwork(
             backbone=backbone,
@@ -59,6 +88,8 @@ class Detr(nn.Module):
             num_classes=num_classes,
             num_queries=detr.NUM_OBJECT_QUERIES,
             deep_supervision=detr.DEEP_SUPERVISION,
+            pyramid_channels=_pyramid_channels(backbone) if cfg.MODEL.MASK_ON else None,
+            frozen=bool(detr.FROZEN_WEIGHTS),
             autocast_dtype=autocast_dtype(cfg),
         )
         weights = {"l1_weight": detr.L1_WEIGHT, "giou_weight": detr.GIOU_WEIGHT}
@@ -71,6 +102,11 @@ class Detr(nn.Module):
         return {
             "network": network,
             "criterion": criterion,
+            "score_threshold": detr.SCORE_THRESH_TEST,
+            # Building a model of boxes asks for no data.
+            "stuff_classes": resolve_stuff_classes(cfg) if detr.PANOPTIC_ON else tuple(detr.STUFF_CLASSES),
+            "panoptic_on": detr.PANOPTIC_ON,
+            "panoptic_threshold": detr.PANOPTIC_SCORE_THRESH,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
@@ -79,32 +115,71 @@ class Detr(nn.Module):
     def device(self) -> torch.device:
         return self.pixel_mean.device
 
-    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict[str, Instances]]:
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict[str, Instances | Segmentation]]:
         """Detectron2's contract.
 
         Args:
             batched_inputs: for each picture `image` (3, H, W), values in [0, 255], channels as INPUT.FORMAT says; in
-                training `instances` with gt_boxes and gt_classes; in inference `height`, `width` of the wanted output.
+                training `instances` with gt_boxes, gt_classes and, for masks, gt_masks; in inference `height`, `width`
+                of the wanted output.
 
         Returns:
-            In training the weighted losses (see SetCriterion), the errors going to the event storage. In inference,
-            for each picture, `instances` of the Q queries: pred_boxes in pixels of height x width, scores (the
-            likeliest class but no-object), pred_classes.
+            In training the weighted losses (see SetCriterion), of a frozen detector only those of its mask head; the
+            errors go to the event storage. In inference, for each picture, `instances` of the queries with a score of
+            at least `score_threshold`: pred_boxes in pixels of height x width, scores (of the likeliest class but
+            no-object), pred_classes, and with a mask head pred_masks (N, height, width), bool. In panoptic
+            segmentation `panoptic_seg` as well (see panoptic_segmentation). Stuff is never among the instances.
         """
         images = self._preprocess(batched_inputs)
         outputs = self.detr(images.tensor, padding_mask(images))
         if self.training:
-            targets = [self._target(inputs["instances"]) for inputs in batched_inputs]
-            losses, errors = self.criterion(outputs["pred_logits"], outputs["pred_boxes"], targets)
-            if has_event_storage():
-                get_event_storage().put_scalars(**errors)
-            return losses
-        sizes = [
-            (inputs.get("height", h), inputs.get("width", w))
-            for inputs, (h, w) in zip(batched_inputs, images.image_sizes, strict=True)
+            return self._losses(batched_inputs, outputs)
+        return [
+            self._found(outputs, i, tuple(images.tensor.shape[-2:]), image_hw, _wanted_size(inputs, image_hw))
+            for i, (inputs, image_hw) in enumerate(zip(batched_inputs, images.image_sizes, strict=True))
         ]
-        last = zip(outputs["pred_logits"][-1], outputs["pred_boxes"][-1], sizes, strict=True)
-        return [{"instances": detections(logits, boxes, size_hw)} for logits, boxes, size_hw in last]
+
+    def _losses(self, batched_inputs: list[dict], outputs: dict) -> dict[str, Tensor]:
+        targets = [self._target(inputs["instances"]) for inputs in batched_inputs]
+        predict_masks = partial(self.detr.masks, outputs["mask_inputs"]) if self.detr.has_masks else None
+        losses, errors = self.criterion(outputs["pred_logits"], outputs["pred_boxes"], targets, predict_masks)
+        if has_event_storage():
+            get_event_storage().put_scalars(**errors)
+        if self.detr.frozen:
+            return {name: losses[name] for name in ("loss_mask", "loss_dice")}
+        return losses
+
+    def _found(
+        self,
+        outputs: dict,
+        picture: int,
+        padded_hw: tuple[int, int],
+        image_hw: tuple[int, int],
+        size_hw: tuple[int, int],
+    ) -> dict[str, Instances | Segmentation]:
+        """What was found in one picture of a batch that was padded from image_hw to padded_hw, at size_hw."""
+        logits, boxes = outputs["pred_logits"][-1, picture], outputs["pred_boxes"][-1, picture]
+        instances, queries = detections(logits, boxes, size_hw, self.score_threshold)
+        stuff_classes = torch.tensor(self.stuff_classes, dtype=torch.int64, device=self.device)
+        things = ~torch.isin(instances.pred_classes, stuff_classes)
+        result = {"instances": instances[things]}
+        if self.detr.has_masks:
+            mask_logits = self._mask_logits(of_picture(outputs["mask_inputs"], picture, image_hw, padded_hw), queries)
+            result["instances"].pred_masks = binary_masks(mask_logits[things], size_hw)
+        if self.panoptic_on:
+            result["panoptic_seg"] = panoptic_segmentation(
+                logits[queries].softmax(-1),
+                mask_logits,
+                size_hw,
+                stuff_classes=self.stuff_classes,
+                score_threshold=self.panoptic_threshold,
+            )
+        return result
+
+    def _mask_logits(self, inputs: MaskInputs, queries: Tensor) -> Tensor:
+        """(N, H/4, W/4) of queries (N,) of a single picture, a few at a time for the memory."""
+        at_once = max(1, CELLS_AT_ONCE // inputs.pyramid[-1].shape[-2:].numel())
+        return torch.cat([self.detr.masks(inputs, torch.zeros_like(part), part) for part in queries.split(at_once)])
 
     def _preprocess(self, batched_inputs: list[dict]) -> ImageList:
         images = [(inputs["image"].to(self.device) - self.pixel_mean) / self.pixel_std for inputs in batched_inputs]
@@ -123,7 +198,10 @@ class Detr(nn.Module):
         height, width = instances.image_size
         boxes = instances.gt_boxes.tensor.to(self.device, torch.float32)
         boxes = box_convert(boxes, "xyxy", "cxcywh") / boxes.new_tensor([width, height, width, height])
-        return {"labels": classes.to(self.device), "boxes": boxes}
+        target = {"labels": classes.to(self.device), "boxes": boxes}
+        if self.detr.has_masks:
+            target["masks"] = bit_masks(instances).to(self.device)
+        return target
 
 
 def padding_mask(images: ImageList) -> Tensor:
@@ -135,11 +213,47 @@ def padding_mask(images: ImageList) -> Tensor:
     return mask
 
 
-def detections(logits: Tensor, boxes: Tensor, size_hw: tuple[int, int]) -> Instances:
-    """Logits (Q, K + 1) and boxes (Q, 4), cxcywh in [0, 1] -> Instances in pixels of a picture of `size_hw`.
+def _wanted_size(inputs: dict, image_hw: tuple[int, int]) -> tuple[int, int]:
+    return inputs.get("height", image_hw[0]), inputs.get("width", image_hw[1])
+
+
+def _pyramid_channels(backbone: Backbone) -> list[int]:
+    shapes = backbone.output_shape()
+    if missing := [name for name in PYRAMID if name not in shapes]:
+        raise InputError(
+            f"MODEL.MASK_ON needs the feature maps {', '.join(PYRAMID)} of the backbone; add {', '.join(missing)} to "
+            f"MODEL.RESNETS.OUT_FEATURES {list(shapes)}"
+        )
+    return [shapes[name].channels for name in PYRAMID]
+
+
+def bit_masks(instances: Instances) -> Tensor:
+    """gt_masks, polygons or bitmaps, as (M, H, W), bool; a picture without objects may have none.
+
+    Raises:
+        InputError: objects without masks.
+    """
+    if not instances.has("gt_masks"):
+        if len(instances):
+            raise InputError("MODEL.MASK_ON is True, but the instances have no gt_masks; annotate them or set it False")
+        return torch.zeros((0, *instances.image_size), dtype=torch.bool)
+    masks = instances.gt_masks
+    if isinstance(masks, PolygonMasks):
+        masks = BitMasks.from_polygon_masks(masks, *instances.image_size)
+    return masks.tensor
+
+
+def detections(
+    logits: Tensor, boxes: Tensor, size_hw: tuple[int, int], score_threshold: float = 0.0
+) -> tuple[Instances, Tensor]:
+    """Instances in pixels of a picture of `size_hw`, and which query each is of, (N,).
 
     Every query gives its likeliest class but no-object. Boxes are clipped to the picture; those that lie outside it
-    altogether are left out.
+    altogether are left out, and so are those with a lower score than the threshold.
+
+    Args:
+        logits: (Q, K + 1).
+        boxes: (Q, 4), cxcywh in [0, 1] of the picture.
     """
     height, width = size_hw
     scores, classes = logits.softmax(-1)[:, :-1].max(-1)
@@ -150,4 +264,5 @@ def detections(logits: Tensor, boxes: Tensor, size_hw: tuple[int, int]) -> Insta
     instances.pred_boxes.clip(size_hw)
     instances.scores = scores
     instances.pred_classes = classes
-    return instances[instances.pred_boxes.nonempty()]
+    keep = instances.pred_boxes.nonempty() & (scores >= score_threshold)
+    return instances[keep], keep.nonzero().flatten()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -15,11 +16,15 @@ PANELS = {
     "classification loss": ("loss_ce",),
     "L1 loss": ("loss_bbox",),
     "GIoU loss": ("loss_giou",),
+    "mask losses": ("loss_mask", "loss_dice"),
     "class error (%)": ("class_error",),
     "cardinality error": ("cardinality_error",),
-    "AP, AP50": ("bbox/AP", "bbox/AP50"),
+    "AP, AP50 of boxes": ("bbox/AP", "bbox/AP50"),
+    "AP, AP50 of masks": ("segm/AP", "segm/AP50"),
+    "panoptic quality": ("panoptic_seg/PQ", "panoptic_seg/PQ_th", "panoptic_seg/PQ_st"),
     "learning rate": ("lr",),
 }
+COLUMNS = 4
 
 
 def read_metrics(path: str | Path) -> list[dict]:
@@ -44,9 +49,16 @@ def read_metrics(path: str | Path) -> list[dict]:
 
 
 def save_curves(metrics: list[dict], path: Path) -> None:
-    """Write one image with a panel for each loss, the two errors, AP and the rate over the iterations."""
-    figure = Figure(figsize=(14, 6), layout="constrained")
-    for axes, (title, names) in zip(figure.subplots(2, 4).flat, PANELS.items(), strict=True):
+    """Write one image with a panel for each loss, the two errors, AP and the rate over the iterations, as far as they
+    were measured."""
+    measured = set().union(*metrics)
+    panels = {title: names for title, names in PANELS.items() if measured & set(names)}
+    rows = max(1, math.ceil(len(panels) / COLUMNS))
+    figure = Figure(figsize=(3.5 * COLUMNS, 3 * rows), layout="constrained")
+    grid = figure.subplots(rows, COLUMNS, squeeze=False).flat
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (title, names) in zip(grid, panels.items(), strict=False):
         for name in names:
             points = [(line["iteration"], line[name]) for line in metrics if name in line]
             if points:
@@ -54,9 +66,9 @@ def save_curves(metrics: list[dict], path: Path) -> None:
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("iteration", fontsize=8)
         axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
         axes.grid(alpha=0.3)
         if len(names) > 1:
-            axes.legend(fontsize=8, loc="upper left")
+            axes.legend(fontsize=8, loc="best")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)

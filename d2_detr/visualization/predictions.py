@@ -1,4 +1,4 @@
-"""Pictures with boxes: the ground truth and what a model found, side by side."""
+"""Pictures with boxes and masks: the ground truth and what a model found, side by side."""
 
 from __future__ import annotations
 
@@ -8,24 +8,32 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from d2_detr.files import replacing
 
 COLOURS = ("#e6194b", "#0a7bd6", "#f58231", "#911eb4", "#2aa198", "#808000", "#c2185b", "#5d4037")
+MASK_OPACITY = 0.45
 
 
 class Objects(NamedTuple):
-    """Objects in one picture: boxes_xyxy (N, 4) in its pixels, classes (N,) from 0, scores (N,) or None for truth."""
+    """Objects in one picture (H, W).
+
+    boxes_xyxy (N, 4) in its pixels, NaN for what has none, as stuff; classes (N,) from 0; scores (N,), None for truth;
+    masks (N, H, W), bool, None without.
+    """
 
     boxes_xyxy: np.ndarray
     classes: np.ndarray
     scores: np.ndarray | None = None
+    masks: np.ndarray | None = None
 
     def above(self, threshold: float) -> Objects:
         keep = self.scores > threshold
-        return Objects(self.boxes_xyxy[keep], self.classes[keep], self.scores[keep])
+        return Objects(*(None if values is None else values[keep] for values in self))
 
 
 class Comparison(NamedTuple):
@@ -57,12 +65,32 @@ def save_comparisons(
 
 
 def draw_objects(axes: Axes, picture: np.ndarray, objects: Objects, class_names: Sequence[str]) -> None:
-    """Show a picture with the box, class name and score of each object."""
-    axes.imshow(picture, interpolation="nearest")
+    """Show a picture with the box, mask, class name and score of each object."""
+    axes.imshow(picture if objects.masks is None else _painted(picture, objects), interpolation="nearest")
     scores = [None] * len(objects.classes) if objects.scores is None else objects.scores
-    for (x0, y0, x1, y1), label, score in zip(objects.boxes_xyxy, objects.classes, scores, strict=True):
+    for i, ((x0, y0, x1, y1), label, score) in enumerate(zip(objects.boxes_xyxy, objects.classes, scores, strict=True)):
         colour = COLOURS[label % len(COLOURS)]
-        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1.5))
+        if np.isnan(x0):
+            x0, y0 = _inside(objects.masks[i])
+        else:
+            axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1.5))
         text = class_names[label] if score is None else f"{class_names[label]} {score:.2f}"
         box = {"facecolor": colour, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
         axes.text(x0, y0, text, color="white", fontsize=5.5, verticalalignment="bottom", bbox=box, clip_on=True)
+
+
+def _painted(picture: np.ndarray, objects: Objects) -> np.ndarray:
+    """The picture (H, W, 3) under half transparent masks, the smaller ones on top, each with a white outline."""
+    painted = picture.astype(np.float32)
+    for i in np.argsort([-mask.sum() for mask in objects.masks]):
+        mask, colour = objects.masks[i], np.array(to_rgb(COLOURS[objects.classes[i] % len(COLOURS)])) * 255
+        painted[mask] = (1 - MASK_OPACITY) * picture[mask] + MASK_OPACITY * colour
+        width = max(1, min(mask.shape) // 300)
+        painted[mask & ~binary_erosion(mask, iterations=width, border_value=1)] = 255
+    return painted.astype(np.uint8)
+
+
+def _inside(mask: np.ndarray) -> tuple[float, float]:
+    """x, y of the pixel of a mask that is farthest from its outline; of an empty one the corner."""
+    y, x = np.unravel_index(distance_transform_edt(mask).argmax(), mask.shape)
+    return float(x), float(y)

@@ -7,10 +7,9 @@ import zlib
 import torch
 from hypothesis import strategies as st
 
-from d2_detr.checkpoint.architecture import Architecture, expected_shapes
+from d2_detr.checkpoint.architecture import Architecture, MaskSizes, expected_shapes
 from d2_detr.checkpoint.layouts import StateDict
 
-MASKS = {"mask_head.lay1.weight": (8, 12, 3, 3), "mask_head.out_lay.bias": (1,), "bbox_attention.q_linear.bias": (8,)}
 CHANNELS = {18: (64, 128, 256, 512), 34: (64, 128, 256, 512), 50: (256, 512, 1024, 2048), 101: (256, 512, 1024, 2048)}
 
 
@@ -19,22 +18,21 @@ def architecture(depth=50, stages=4, enc=2, dec=2, rows=5, pre_norm=False, masks
         depth=depth,
         stages=stages,
         backbone_channels=CHANNELS[depth][stages - 1],
-        hidden_dim=8,
+        hidden_dim=128 if masks else 8,
         dim_feedforward=12,
         encoder_layers=enc,
         decoder_layers=dec,
         pre_norm=pre_norm,
         num_queries=6,
         class_rows=rows,
-        masks=masks,
+        mask_head=MaskSizes(8, CHANNELS[depth][2::-1]) if masks else None,
         parameters=0,
     )
 
 
 def common_state(a: Architecture) -> StateDict:
     """Every tensor holds values of its own; large ones the same number everywhere, which takes no memory."""
-    shapes = {name: tuple(shape) for name, shape in expected_shapes(a).items()} | (MASKS if a.masks else {})
-    return {name: _tensor(name, shape) for name, shape in shapes.items()}
+    return {name: _tensor(name, tuple(shape)) for name, shape in expected_shapes(a).items()}
 
 
 def _tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:

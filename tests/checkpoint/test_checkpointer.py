@@ -162,8 +162,8 @@ def test_a_model_that_is_only_evaluated_needs_a_class_head_that_fits(build, tmp_
     DetrCheckpointer(build(3), str(tmp_path)).save("model")
     loaded = build(1)
     before = copied_state(loaded)
-    with pytest.raises(InputError, match=r"model\.pth: .*4 rows does not fit 1 class.*nothing to evaluate"):
-        DetrCheckpointer(loaded, new_class_head=False).load(str(tmp_path / "model.pth"))
+    with pytest.raises(InputError, match=r"model\.pth: .*4 rows does not fit 1 class.*nothing trains it here"):
+        DetrCheckpointer(loaded, new_parts=()).load(str(tmp_path / "model.pth"))
     assert differing(before, copied_state(loaded)) == set()
 
 
@@ -182,7 +182,7 @@ def test_a_checkpoint_of_three_rows_fills_a_model_of_one_class_and_one_of_two(bu
     bias = native["class_embed.bias"]
     for num_classes, rows in {1: [1, 2], 2: [0, 1, 2]}.items():
         loaded = build(num_classes)
-        DetrCheckpointer(loaded, new_class_head=False).load(str(tmp_path / "native.pth"))
+        DetrCheckpointer(loaded, new_parts=()).load(str(tmp_path / "native.pth"))
         assert torch.equal(loaded.state_dict()["detr.class_embed.bias"], bias[rows])
 
 

@@ -158,8 +158,8 @@ def loaded(checkpoint, sizes, *opts):
 
 def targets_in_float64(_, arguments):
     """Detectron2's boxes are float32, and the matcher's cdist wants one type."""
-    *predicted, targets = arguments
-    return *predicted, [{**target, "boxes": target["boxes"].double()} for target in targets]
+    logits, boxes, targets, *rest = arguments
+    return logits, boxes, [{**target, "boxes": target["boxes"].double()} for target in targets], *rest
 
 
 def inputs(sizes_hw):

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif("embedded" not in detectron2.__version__, reason
         "engine.defaults.create_ddp_model",
         "engine.hooks.CallbackHook",
         "engine.launch",
-        "evaluation.DatasetEvaluators",
+        "evaluation.SemSegEvaluator",
         "layers.cat",
         "modeling.FPN",
         "modeling.backbone",

@@ -162,7 +162,7 @@ def test_weights_that_leave_the_class_head_untrained_are_no_start_for_an_evaluat
     weights = tmp_path / "resnet18.pth"
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7), "layer1.0.conv1.weight": torch.zeros(64, 64, 3, 3)}, weights)
     start(own_data, tmp_path / "run", "MODEL.WEIGHTS", weights)
-    with pytest.raises(InputError, match=r"resnet18\.pth: of the backbone alone.*nothing to evaluate"):
+    with pytest.raises(InputError, match=r"resnet18\.pth: of the backbone alone.*nothing trains it here"):
         start(own_data, tmp_path / "run", "MODEL.WEIGHTS", weights, eval_only=True)
 
 

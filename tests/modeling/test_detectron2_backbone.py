@@ -8,6 +8,8 @@ import torch
 from d2_detr.checkpoint.checkpointer import DetrCheckpointer
 from d2_detr.checkpoint.layouts import Format, from_common, to_common
 from d2_detr.engine import Trainer, load_config
+from d2_detr.errors import InputError
+from tests.modeling.masks import batch, picture
 
 import detectron2
 from detectron2.data import MetadataCatalog
@@ -37,6 +39,24 @@ def test_it_trains_and_evaluates(drawn_balloons, tiny_opts, tmp_path):
     assert MetadataCatalog.get("balloon_drawn_val").thing_classes == ["balloon"]
 
 
+MASKS = "MODEL.MASK_ON True MODEL.DETR.HIDDEN_DIM 128 MODEL.DETR.NHEADS 8 MODEL.DETR.NUM_CLASSES 2".split()
+
+
+def test_it_carries_a_mask_head(drawn_balloons, tiny_opts):
+    model = build_model(config(tiny_opts, *MASKS, "MODEL.RESNETS.OUT_FEATURES", "['res2','res3','res4','res5']"))
+    losses = model.train()(batch())
+    losses["loss_dice"].backward()
+    assert model.detr.mask_head.adapter3.weight.grad.abs().max() > 0
+    with torch.no_grad():
+        [found] = model.eval()([picture(64, 48)])
+    assert found["instances"].pred_masks.shape[1:] == (64, 48)
+
+
+def test_it_is_told_which_feature_maps_masks_need(tiny_opts):
+    with pytest.raises(InputError, match=r"add res4, res3, res2 to MODEL\.RESNETS\.OUT_FEATURES"):
+        build_model(config(tiny_opts, *MASKS))
+
+
 def test_a_checkpoint_of_any_layout_gives_the_same_detections_with_either_backbone(tiny_opts, tmp_path):
     torch.manual_seed(0)
     theirs = build_model(config(tiny_opts, "MODEL.DETR.NUM_CLASSES", "3")).eval()
@@ -55,7 +75,7 @@ def test_a_checkpoint_of_any_layout_gives_the_same_detections_with_either_backbo
             with torch.no_grad():
                 for p in model.parameters():
                     p.zero_()
-            DetrCheckpointer(model, new_class_head=False).load(str(tmp_path / "model.pth"))
+            DetrCheckpointer(model, new_parts=()).load(str(tmp_path / "model.pth"))
             with torch.no_grad():
                 detections.append(model(inputs)[0]["instances"])
         torch.testing.assert_close(detections[0].pred_boxes.tensor, detections[1].pred_boxes.tensor, atol=1e-3, rtol=0)

@@ -7,11 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from d2_detr.modeling.backbone import TorchvisionResNet
 from d2_detr.modeling.criterion import SetCriterion
 from d2_detr.modeling.matcher import HungarianMatcher
-from d2_detr.modeling.network import DetrNetwork
-from d2_detr.modeling.transformer import Transformer
+from tests.modeling.parity import build_network, pad
 from tests.reference import native
 
 
@@ -58,23 +56,8 @@ def matching(figures, prefix):
     return sorted(name for name in figures if name.startswith(prefix))
 
 
-def compute(depth, hidden_dim, nheads, dim_feedforward, enc_layers, dec_layers, dilation=False, pre_norm=False):
-    network = DetrNetwork(
-        backbone=TorchvisionResNet(depth=depth, dilation=dilation),
-        backbone_channels=2048,
-        transformer=Transformer(
-            hidden_dim=hidden_dim,
-            num_heads=nheads,
-            dim_feedforward=dim_feedforward,
-            encoder_layers=enc_layers,
-            decoder_layers=dec_layers,
-            dropout=0.0,
-            pre_norm=pre_norm,
-        ),
-        num_classes=native.NUM_CLASSES,
-        num_queries=native.NUM_QUERIES,
-    )
-    network.double()
+def compute(**sizes):
+    network = build_network(**sizes)
     native.fill(network.state_dict())
     seen = {}
     network.transformer.register_forward_hook(lambda _, __, out: seen.update(states=out[0], memory=out[1]))
@@ -96,13 +79,3 @@ def compute(depth, hidden_dim, nheads, dim_feedforward, enc_layers, dec_layers, 
     parameters = dict(network.named_parameters())
     figures |= {f"gradient/{name}": native.sample(parameters[name].grad) for name in native.GRADIENTS}
     return {name: f.detach().float() if f.is_floating_point() else f for name, f in figures.items()}
-
-
-def pad(images):
-    height, width = (max(image.shape[dim] for image in images) for dim in (1, 2))
-    batch = torch.zeros(len(images), 3, height, width, dtype=torch.float64)
-    padding_mask = torch.ones(len(images), height, width, dtype=torch.bool)
-    for image, into, mask in zip(images, batch, padding_mask, strict=True):
-        into[:, : image.shape[1], : image.shape[2]] = image
-        mask[: image.shape[1], : image.shape[2]] = False
-    return batch, padding_mask

@@ -31,12 +31,25 @@ MODELS = {
     "r101": {"depth": 101, **SMALL},
     "r50_pre_norm": {"depth": 50, "pre_norm": True, **SMALL},
 }
+# With a mask head. Its groups want a width of 128 at least.
+MASK_MODELS = {
+    "r50_masks": MODELS["r50"],
+    "r50_dc5_masks": {"depth": 50, "dilation": True, **SMALL, "hidden_dim": 128, "nheads": 8},
+}
 DESCENDANTS = {"r50": MODELS["r50"], "r50_small": SMALL}  # of the official wrapper and of Hugging Face alike
 GRADIENTS = (
     "backbone.0.body.layer2.0.conv1.weight",
     "input_proj.weight",
     "transformer.encoder.layers.0.self_attn.in_proj_weight",
     "transformer.decoder.layers.1.linear2.weight",
+    "query_embed.weight",
+)
+MASK_GRADIENTS = (
+    "bbox_attention.k_linear.weight",
+    "mask_head.lay1.weight",
+    "mask_head.gn3.weight",
+    "mask_head.adapter3.weight",
+    "input_proj.weight",
     "query_embed.weight",
 )
 SIZES_HW = [(150, 197), (131, 96), (64, 203)]
@@ -46,6 +59,9 @@ BOXES_CXCYWH = [
     [],
 ]
 LABELS = [[0, 6, 3], [3], []]
+STUFF = (1, 4, 6)
+PANOPTIC_HW = (50, 61)
+PANOPTIC_THRESHOLD = 0.7
 SMALL_SIZES_HW = [(50, 96), (33, 70), (61, 40)]
 # For the official wrapper: it rounds the border of the padding up to whole cells of the feature map, where native DETR
 # takes the nearest. On multiples of the stride 32 both do the same.
@@ -73,6 +89,38 @@ def targets() -> list[dict[str, Tensor]]:
         {"labels": torch.tensor(labels, dtype=torch.int64), "boxes": torch.tensor(boxes).double().reshape(-1, 4)}
         for labels, boxes in zip(LABELS, BOXES_CXCYWH, strict=True)
     ]
+
+
+def gt_masks() -> list[Tensor]:
+    """Of each picture (M, H, W), bool: the ellipse in the box of every object."""
+    masks = []
+    for (height, width), boxes in zip(SIZES_HW, BOXES_CXCYWH, strict=True):
+        y, x = torch.meshgrid(torch.arange(height) / height, torch.arange(width) / width, indexing="ij")
+        ellipses = [((x - cx) / w) ** 2 + ((y - cy) / h) ** 2 < 0.25 for cx, cy, w, h in boxes]
+        masks.append(torch.stack(ellipses) if ellipses else torch.zeros(0, height, width, dtype=torch.bool))
+    return masks
+
+
+def panoptic_cases() -> list[tuple[Tensor, Tensor]]:
+    """Class logits (Q, K + 1) and mask logits (Q, h, w) of a few pictures.
+
+    Some queries are sure, some are not; no two sure ones are of the same stuff; some masks win no pixel, or very few.
+    """
+    cases = []
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        classes = torch.randperm(NUM_CLASSES, generator=generator)[: 3 + seed % 4]
+        things = [label for label in range(NUM_CLASSES) if label not in STUFF]
+        classes = [*classes.tolist(), *(things[i] for i in torch.randint(len(things), (4,), generator=generator))]
+        sureness = torch.rand(len(classes), generator=generator) * 8
+        logits = torch.zeros(len(classes), NUM_CLASSES + 1)
+        logits[torch.arange(len(classes)), torch.tensor(classes)] = sureness
+        logits[-1, -1] = 10  # this one sees nothing
+        coarse = torch.randn(len(classes), 1, 4, 5, generator=generator)
+        masks = F.interpolate(coarse, size=(12, 16), mode="bilinear", align_corners=False)[:, 0]
+        masks[0] -= 1.2
+        cases.append((logits, masks))
+    return cases
 
 
 def pictures(sizes_hw: list[tuple[int, int]]) -> list[Tensor]:
@@ -114,11 +162,15 @@ def fill(state_dict: dict[str, Tensor]) -> None:
             tensor.copy_(3 * noise)  # so far apart that the queries differ after every layer
         else:
             tensor.copy_(_gain(name, tensor.dim()) * noise / math.sqrt(tensor[0].numel()))
+        if name == "mask_head.lay1.weight":
+            tensor[:, -8:] *= 100  # the attention maps of the heads: small numbers beside 256 channels of features
 
 
 def _gain(name: str, dim: int) -> float:
     """Standard deviation of what a layer adds to a unit signal. Sharp attention and small residuals keep places and
     queries apart: with uniform attention all states of a deep decoder are one, and a comparison proves nothing."""
+    if _has(name, "q_linear", "k_linear"):
+        return 4.0  # behind a norm that is not sharp
     if _has(name, "in_proj", "q_proj", "k_proj", "v_proj"):
         return 2.0
     if _has(name, "out_proj", ".linear2", ".fc2"):

@@ -66,8 +66,7 @@ class PeriodicWriter(HookBase):
     """Lets writers write every `period` iterations, after the last one, and once more before it closes them."""
 
     def __init__(self, writers: Sequence[EventWriter], period: int = 20):
-        self._writers = writers
-        self._period = period
+        self._writers, self._period = writers, period
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
@@ -113,8 +112,7 @@ class EvalHook(_EvaluationTimes):
     """
 
     def __init__(self, eval_period: int, eval_function: Callable[[], dict | None]):
-        self._period = eval_period
-        self._func = eval_function
+        self._period, self._func = eval_period, eval_function
 
     def _act(self) -> None:
         self.trainer.storage.put_scalars(**flatten_results_dict(self._func() or {}), smoothing_hint=False)
@@ -130,13 +128,9 @@ class BestCheckpointer(_EvaluationTimes):
     def __init__(
         self, eval_period: int, checkpointer: Checkpointer, val_metric: str, mode: str = "max", file_prefix="model_best"
     ):
-        self._period = eval_period
-        self._checkpointer = checkpointer
-        self._val_metric = val_metric
-        self._better = {"max": operator.gt, "min": operator.lt}[mode]
-        self._file_prefix = file_prefix
-        self.best_metric: float | None = None
-        self.best_iter: int | None = None
+        self._period, self._checkpointer, self._file_prefix = eval_period, checkpointer, file_prefix
+        self._val_metric, self._better = val_metric, {"max": operator.gt, "min": operator.lt}[mode]
+        self.best_metric = self.best_iter = None
 
     def _act(self) -> None:
         value, iteration = self.trainer.storage.latest().get(self._val_metric, (None, None))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from detectron2.utils.comm import get_world_size
+from detectron2.utils.comm import get_world_size, is_main_process
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,29 @@ class DatasetEvaluator:
         """{task: {metric: value}}; only the main process needs to return it."""
 
 
-def inference_on_dataset(model: Callable, data_loader: DataLoader, evaluator: DatasetEvaluator) -> dict[str, Any]:
+class DatasetEvaluators(DatasetEvaluator):
+    """Several evaluators over one pass; their results, each of a task of its own, are put together."""
+
+    def __init__(self, evaluators: list[DatasetEvaluator]):
+        self._evaluators = evaluators
+
+    def reset(self) -> None:
+        for evaluator in self._evaluators:
+            evaluator.reset()
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        for evaluator in self._evaluators:
+            evaluator.process(inputs, outputs)
+
+    def evaluate(self) -> dict[str, Any]:
+        found = [item for evaluator in self._evaluators for item in (evaluator.evaluate() or {}).items()]
+        assert len(dict(found)) == len(found), f"Two evaluators have the same of {[task for task, _ in found]}"
+        return dict(found) if is_main_process() else {}
+
+
+def inference_on_dataset(model: Callable, data_loader: DataLoader, evaluator: DatasetEvaluator | list) -> dict:
     """Run the model over all batches, in eval mode if it has one, without gradients; return the evaluator's results."""
+    evaluator = DatasetEvaluators(evaluator) if isinstance(evaluator, list) else evaluator
     total = len(data_loader)
     logger.info(f"Running the model on {total} batches")
     evaluator.reset()

@@ -1,0 +1,60 @@
+"""What is in a picture, and what was found in it, from Detectron2's forms to what is drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as mask_util
+
+from d2_detr.data.coco import as_rle
+from d2_detr.data.panoptic import read_segments
+from d2_detr.visualization.predictions import Objects
+
+from detectron2.structures import BitMasks, BoxMode, Instances
+
+NO_BOX = [np.nan] * 4
+
+
+def objects_in(dataset_dict: dict[str, Any], *, masks: bool) -> Objects:
+    """The truth of a dataset dict, crowds included; of a panoptic one its segments, of which stuff has no box."""
+    annotations = read_segments(dataset_dict)
+    things = [segment["isthing"] for segment in dataset_dict.get("segments_info", [])] or [True] * len(annotations)
+    boxes = [
+        BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) if is_thing else NO_BOX
+        for a, is_thing in zip(annotations, things, strict=True)
+    ]
+    size_hw = dataset_dict["height"], dataset_dict["width"]
+    return Objects(
+        np.array(boxes, dtype=float).reshape(-1, 4),
+        np.array([a["category_id"] for a in annotations], dtype=int),
+        masks=np.array([_mask(a, size_hw) for a in annotations]).reshape(-1, *size_hw) if masks else None,
+    )
+
+
+def objects_found(output: dict[str, Any]) -> Objects:
+    """The segments of what Detr gives for a picture, or its instances where there are none."""
+    if "panoptic_seg" not in output:
+        instances: Instances = output["instances"].to("cpu")
+        return Objects(
+            instances.pred_boxes.tensor.numpy(),
+            instances.pred_classes.numpy(),
+            instances.scores.numpy(),
+            instances.pred_masks.numpy() if instances.has("pred_masks") else None,
+        )
+    ids, segments = output["panoptic_seg"]
+    masks = BitMasks(np.array([ids.cpu().numpy() == segment["id"] for segment in segments]).reshape(-1, *ids.shape))
+    boxes = masks.get_bounding_boxes().tensor.numpy()
+    boxes[[not segment["isthing"] for segment in segments]] = NO_BOX
+    return Objects(
+        boxes,
+        np.array([segment["category_id"] for segment in segments], dtype=int),
+        np.array([segment["score"] for segment in segments]),
+        masks.tensor.numpy(),
+    )
+
+
+def _mask(annotation: dict[str, Any], size_hw: tuple[int, int]) -> np.ndarray:
+    """(H, W), bool; nothing where none is annotated."""
+    segmentation = annotation.get("segmentation")
+    return mask_util.decode(as_rle(segmentation, size_hw)).astype(bool) if segmentation else np.zeros(size_hw, bool)
