@@ -8,7 +8,8 @@ The last row of every class head of DETR is no-object. What the others are depen
 | 91   | COCO's category ids 1..90, without a row for the unused id 0                                   |
 | 81   | COCO's 80 classes with contiguous ids                                                          |
 | 80   | not COCO: its 80 classes leave no row for no-object. 79 classes of your own? Say so            |
-| 251  | native panoptic segmentation: row = category id 0..249                                         |
+| 251  | COCO's panoptic segmentation as native DETR has it: row = category id 0..249, of which 133 used |
+| 134  | its 80 things and 53 kinds of stuff with contiguous ids, in this order                         |
 | 2    | one class, whose category id was 0                                                             |
 | n    | category ids 0..n-2; or, where they began with 1, ids 1..n-2 and a row 0 that was never used   |
 
@@ -32,6 +33,8 @@ from d2_detr.errors import InputError
 
 # COCO's table is a part of the embedded detectron2, which has to stand alone.
 _COCO = Path(__file__).parents[1] / "_embedded/detectron2/data/datasets/coco_categories.yaml"
+_STUFF = Path(__file__).parent / "coco_stuff.yaml"
+PANOPTIC_ROWS = 251  # of the published heads, with room behind the largest id
 
 # Logit of a class that does not exist: its probability is 0 in every precision, and gradients stay finite.
 NOTHING = -1e4
@@ -56,7 +59,15 @@ class LabelMap:
     @classmethod
     def coco(cls) -> LabelMap:
         """COCO's 80 classes; their ids run from 1 to 90 with gaps."""
-        categories = yaml.safe_load(_COCO.read_text())
+        return cls._of(yaml.safe_load(_COCO.read_text()))
+
+    @classmethod
+    def coco_panoptic(cls) -> LabelMap:
+        """COCO's 80 classes and 53 kinds of stuff; their ids run from 1 to 200 with gaps."""
+        return cls._of([*yaml.safe_load(_COCO.read_text()), *yaml.safe_load(_STUFF.read_text())])
+
+    @classmethod
+    def _of(cls, categories: list[dict]) -> LabelMap:
         return cls(tuple(c["id"] for c in categories), tuple(c["name"] for c in categories))
 
     @classmethod
@@ -110,7 +121,7 @@ class ClassHead:
     def rows_by_id(self) -> tuple[Tensor, Tensor]:
         """Weight and bias with row = category id, as native DETR has them. Rows of no class score nothing."""
         ids = self.label_map.ids
-        num_rows = max(ids) + 2
+        num_rows = PANOPTIC_ROWS if ids == LabelMap.coco_panoptic().ids else max(ids) + 2
         weight = self.weight.new_zeros(num_rows, self.weight.shape[1])
         bias = self.bias.new_full((num_rows,), NOTHING)
         rows = [*ids, num_rows - 1]
@@ -163,9 +174,9 @@ def _rows(
     readings = _readings(num_rows, only_contiguous=contiguous)
     if num_classes is not None:
         readings = [reading for reading in readings if len(reading[0]) == num_classes][:1]
-    elif num_rows in (92, 91):
+    elif num_rows in (92, 91, PANOPTIC_ROWS):
         readings = readings[:1]  # COCO
-    elif num_rows in (81, 251):
+    elif num_rows in (81, 134):
         readings = [reading for reading in readings if reading[0] == whole]
     if len(readings) != 1:
         raise UndecidedRows(_undecided(num_rows, num_classes))
@@ -174,13 +185,16 @@ def _rows(
 
 def _readings(num_rows: int, *, only_contiguous: bool) -> list[tuple[tuple[int, ...], LabelMap]]:
     """Every way to read a head of so many rows, the likeliest first."""
-    last, coco = num_rows - 1, LabelMap.coco()
-    whole = (tuple(range(last)), coco if last == len(coco) else LabelMap.counted(last))
+    last, coco, panoptic = num_rows - 1, LabelMap.coco(), LabelMap.coco_panoptic()
+    known = {len(coco): coco, len(panoptic): panoptic}
+    whole = (tuple(range(last)), known.get(last) or LabelMap.counted(last))
     if only_contiguous:
         return [whole]
     readings = []
     if num_rows in (92, 91):
         readings.append((tuple(i - (92 - num_rows) for i in coco.ids), coco))
+    if num_rows == PANOPTIC_ROWS:
+        readings.append((panoptic.ids, panoptic))
     readings.append(whole)
     if last > 1:
         readings.append((tuple(range(1, last)), LabelMap.counted(last - 1, first_id=1)))

@@ -121,7 +121,8 @@ def _report(format: Format, accounts: dict[str, str | None]) -> Report:
 def _written(head: ClassHead, to: Format, report: Report) -> tuple[Tensor, Tensor, LabelMap]:
     """Weight, bias and label map of a head as the layout has them."""
     label_map = head.label_map
-    by_id = to is Format.NATIVE or (to is Format.HUGGING_FACE and label_map.ids == LabelMap.coco().ids)
+    published = label_map.ids in (LabelMap.coco().ids, LabelMap.coco_panoptic().ids)
+    by_id = to is Format.NATIVE or (to is Format.HUGGING_FACE and published)
     if by_id and max(label_map.ids, default=0) > LARGEST_ID:
         report.notes.append(f"category ids up to {max(label_map.ids)}: written with ids counted from 0 instead")
         label_map = LabelMap(tuple(range(len(label_map))), label_map.names)

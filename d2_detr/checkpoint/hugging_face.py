@@ -69,8 +69,8 @@ def label_map_of(config: dict[str, Any]) -> LabelMap | None:
     `category_ids`, which this project writes, are the ids of the annotations where the rows are counted from 0.
     """
     labels = {int(row): str(name) for row, name in config.get("id2label", {}).items()}
-    labels = {row: name for row, name in sorted(labels.items()) if name != UNUSED}
-    if not labels or all(name == f"LABEL_{row}" for row, name in labels.items()):
+    labels = {row: name for row, name in sorted(labels.items()) if name not in (UNUSED, f"LABEL_{row}")}
+    if not labels:
         return None
     return LabelMap(tuple(config.get("category_ids", labels)), tuple(labels.values()))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,20 @@ def _dataset_dicts(file: PanopticFile, image_root: Path, panoptic_root: Path) ->
             }
         )
     return dicts
+
+
+def check_panoptic(names: Sequence[str]) -> None:
+    """See that registered datasets have panoptic annotations.
+
+    Raises:
+        InputError: for the first that has none.
+    """
+    for name in names:
+        if not MetadataCatalog.get(name).get("panoptic_json"):
+            known = ", ".join(n for n in sorted(DatasetCatalog.list()) if MetadataCatalog.get(n).get("panoptic_json"))
+            raise InputError(
+                f"MODEL.DETR.PANOPTIC_ON, but dataset {name} has no panoptic annotations; those have them: {known}"
+            )
 
 
 def objects_of(dataset_dict: Mapping[str, Any]) -> list[dict[str, Any]]:

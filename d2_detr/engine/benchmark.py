@@ -12,7 +12,7 @@ from d2_detr.engine.optimizer import build_optimizer
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 
 
 def benchmark(cfg: CfgNode, *, batch_size: int, size_hw: tuple[int, int], repeats: int) -> dict[str, float]:
@@ -38,13 +38,14 @@ def benchmark(cfg: CfgNode, *, batch_size: int, size_hw: tuple[int, int], repeat
 
 
 def made_up_picture(size_hw: tuple[int, int], num_objects: int = 5) -> dict:
-    """Noise of `size_hw` with a few boxes of class 0."""
+    """Noise of `size_hw` with a few boxes and masks of class 0."""
     height, width = size_hw
     corner = torch.rand(num_objects, 2) * 0.6
     boxes = torch.cat((corner, corner + 0.1 + 0.3 * torch.rand(num_objects, 2)), dim=1)
     instances = Instances(size_hw)
     instances.gt_boxes = Boxes(boxes * torch.tensor([width, height, width, height]))
     instances.gt_classes = torch.zeros(num_objects, dtype=torch.int64)
+    instances.gt_masks = BitMasks(torch.rand(num_objects, height, width) > 0.5)
     return {"image": torch.randint(0, 256, (3, height, width), dtype=torch.uint8), "instances": instances}
 
 

@@ -13,7 +13,7 @@ from d2_detr.checkpoint.checkpointer import NOT_FROZEN, read_fitting
 from d2_detr.checkpoint.fit import PARTS
 from d2_detr.checkpoint.weights import is_imagenet
 from d2_detr.config import add_detr_config, config_path
-from d2_detr.data import custom
+from d2_detr.data import custom, panoptic
 from d2_detr.data.class_table import look_at_data
 from d2_detr.data.classes import check_num_classes, resolve_num_classes, resolve_stuff_classes
 from d2_detr.errors import InputError
@@ -45,9 +45,11 @@ def load_config(config_file: str, opts: list[str], data: str = "") -> CfgNode:
         if config_file:
             cfg.merge_from_file(str(config_path(config_file)), allow_unsafe=False)
         if data:
-            kind = "_panoptic" if cfg.MODEL.DETR.PANOPTIC_ON else ""
+            complete = cfg.clone()
+            complete.merge_from_list(opts)
+            suffix = panoptic.SUFFIX if complete.MODEL.DETR.PANOPTIC_ON else ""
             cfg.DATASETS.CUSTOM = data
-            cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (custom.TRAIN + kind,), (custom.VAL + kind,)
+            cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (custom.TRAIN + suffix,), (custom.VAL + suffix,)
             cfg.MODEL.DETR.NUM_CLASSES = -1
         cfg.merge_from_list(opts)
     except KeyError as error:
@@ -73,6 +75,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="d2_detr")
     check_num_classes(cfg)
     cfg.MODEL.DETR.NUM_CLASSES = resolve_num_classes(cfg)
+    if cfg.MODEL.DETR.PANOPTIC_ON:
+        panoptic.check_panoptic((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     cfg.MODEL.DETR.STUFF_CLASSES = resolve_stuff_classes(cfg)
     if not args.eval_only:
         resolve_schedule(cfg)

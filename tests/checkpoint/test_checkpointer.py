@@ -303,3 +303,53 @@ def test_nothing_is_written_where_nothing_is_to_be_written(build, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     DetrCheckpointer(build(), **({"save_dir": str(tmp_path)} | kwargs)).save("model")
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- mask heads
+
+
+MASKS = ("MODEL.MASK_ON", "True", "MODEL.DETR.HIDDEN_DIM", "128", "MODEL.DETR.NHEADS", "8")
+BOXES = ("MODEL.DETR.HIDDEN_DIM", "128", "MODEL.DETR.NHEADS", "8")
+
+
+@pytest.mark.parametrize(
+    "format", [Format.PLUGIN, Format.NATIVE, Format.WRAPPER, Format.HUGGING_FACE], ids=lambda f: f.value
+)
+def test_a_mask_head_loads_from_every_layout(build, tmp_path, format):
+    saved, loaded = build(opts=MASKS), build(opts=MASKS)
+    state_dict, _ = convert(whole(saved), format)
+    torch.save({"model": state_dict}, tmp_path / "model.pth")
+    DetrCheckpointer(loaded, new_parts=()).load(str(tmp_path / "model.pth"))
+    assert differing(copied_state(saved), copied_state(loaded)) == set()
+
+
+def test_a_mask_head_starts_anew_where_a_checkpoint_has_none_and_says_so(build, tmp_path, messages):
+    DetrCheckpointer(build(opts=BOXES), str(tmp_path)).save("model")
+    loaded = build(opts=MASKS)
+    before = copied_state(loaded)
+    checkpointer = DetrCheckpointer(loaded)
+    warnings = messages(checkpointer)
+    checkpointer.load(str(tmp_path / "model.pth"))
+    after = copied_state(loaded)
+    parts = ("detr.mask_head.", "detr.bbox_attention.")
+    assert not any(name.startswith(parts) for name in differing(before, after))
+    assert any("without a mask head" in warning for warning in warnings)
+    with pytest.raises(InputError, match="without a mask head.*nothing trains it here"):
+        DetrCheckpointer(loaded, new_parts=()).load(str(tmp_path / "model.pth"))
+
+
+def test_a_model_of_boxes_leaves_the_mask_head_of_a_checkpoint_out(build, tmp_path):
+    saved, loaded = build(opts=MASKS), build(opts=BOXES)
+    DetrCheckpointer(saved, str(tmp_path)).save("model")
+    DetrCheckpointer(loaded, new_parts=()).load(str(tmp_path / "model.pth"))
+    expected = {name: saved.state_dict()[name] for name in loaded.state_dict()}
+    assert differing(expected, copied_state(loaded)) == set()
+    fit = fitted(saved.state_dict(), loaded.state_dict())
+    assert any("mask head is left out: MODEL.MASK_ON is False" in note for note in fit.notes)
+
+
+def test_a_mask_head_of_other_sizes_is_refused_with_sizes_and_keys(build, tmp_path):
+    DetrCheckpointer(build(opts=MASKS), str(tmp_path)).save("model")
+    loaded = build(opts=(*MASKS, "MODEL.DETR.NHEADS", "16"))
+    with pytest.raises(InputError, match=r"num_heads 8, here 16.*MODEL\.DETR\.NHEADS"):
+        DetrCheckpointer(loaded).load(str(tmp_path / "model.pth"))

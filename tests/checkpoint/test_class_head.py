@@ -11,6 +11,40 @@ from d2_detr.errors import InputError
 COCO_IDS = [
     *range(1, 12), *range(13, 26), 27, 28, *range(31, 45), *range(46, 66), 67, 70, *range(72, 83), *range(84, 91)
 ]  # fmt: skip
+# And those of its stuff: banner 92 .. rug 200.
+PANOPTIC_IDS = [
+    *COCO_IDS,
+    92,
+    93,
+    95,
+    100,
+    107,
+    109,
+    112,
+    118,
+    119,
+    122,
+    125,
+    128,
+    130,
+    133,
+    138,
+    141,
+    144,
+    145,
+    *range(147, 150),
+    151,
+    *range(154, 157),
+    159,
+    161,
+    166,
+    168,
+    171,
+    *range(175, 179),
+    180,
+    181,
+    *range(184, 201),
+]
 
 
 def read(rows, format=Format.NATIVE, **known):
@@ -32,7 +66,10 @@ def counted(start, stop):
         (92, {}, (COCO_IDS, COCO_IDS)),
         (91, {}, ([i - 1 for i in COCO_IDS], COCO_IDS)),
         (81, {}, (list(range(80)), COCO_IDS)),
-        (251, {}, counted(0, 250)),
+        (251, {}, (PANOPTIC_IDS, PANOPTIC_IDS)),
+        (251, {"num_classes": 133}, (PANOPTIC_IDS, PANOPTIC_IDS)),
+        (251, {"num_classes": 250}, counted(0, 250)),
+        (134, {}, (list(range(133)), PANOPTIC_IDS)),
         (2, {}, counted(0, 1)),
         (3, {"first_class_id": 0}, counted(0, 2)),
         (3, {"first_class_id": 1}, counted(1, 2)),
@@ -51,7 +88,7 @@ def counted(start, stop):
     ids=lambda value: str(value) if isinstance(value, int | dict) else "",
 )
 def test_the_rows_of_a_native_head(rows, known, expected):
-    assert len(COCO_IDS) == 80
+    assert len(COCO_IDS) == 80 and len(PANOPTIC_IDS) == 133
     assert read(rows, **known) == expected
 
 

@@ -148,6 +148,40 @@ def test_cocos_92_rows_become_81_and_come_back_as_92_of_which_11_score_nothing()
     assert any("11 rows of unused ids added" in note for note in report.notes)
 
 
+def test_the_251_rows_of_cocos_panoptic_heads_become_134_and_come_back_as_251():
+    native = state(rows=251, masks=True)
+    plugin, report = convert(native, Format.PLUGIN)
+    ids = LabelMap.coco_panoptic().ids
+    assert len(head(plugin)) == 134 and report.label_map == LabelMap.coco_panoptic()
+    assert torch.equal(head(plugin)[[0, 80, 132, 133]], head(native)[[1, 92, 200, 250]]), "person, banner, rug, none"
+    for format in (Format.NATIVE, Format.HUGGING_FACE):
+        back, _ = convert(plugin, format, label_map=report.label_map)
+        again, _ = convert(back, Format.PLUGIN)
+        assert_same(again, plugin)
+    back, _ = convert(plugin, Format.NATIVE)
+    assert len(head(back)) == 251 and torch.equal(head(back)[[*ids, 250]], head(native)[[*ids, 250]])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda s: s.pop("mask_head.out_lay.bias"), r"1 of \d+ tensors are missing, first mask_head\.out_lay\.bias"),
+        (lambda s: s.update({"mask_head.gn2.weight": torch.zeros(3)}), r"mask_head\.gn2\.weight has the shape \(3,\)"),
+        (lambda s: s.pop("mask_head.adapter2.weight"), r"mask_head\.adapter2\.weight is missing"),
+        (
+            lambda s: s.update({"mask_head.lay1.weight": torch.zeros(128, 128, 3, 3)}),
+            "has 128 rows, expected more than",
+        ),
+    ],
+    ids=["missing", "shape", "no_pyramid", "no_heads"],
+)
+def test_half_a_mask_head_is_refused_by_name(damage, message):
+    source = state(masks=True)
+    damage(source)
+    with pytest.raises(InputError, match=message):
+        convert(source, Format.PLUGIN, first_class_id=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_rows_that_came_back_change_no_probability(dtype):
     plugin = state(Format.PLUGIN, rows=81)

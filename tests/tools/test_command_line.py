@@ -1,11 +1,8 @@
 """The workflows of a person at the command line, each tool as a process of its own."""
 
 import argparse
-import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,26 +11,10 @@ import torch
 from PIL import Image
 
 from tests.shapes import draw_shapes
+from tests.tools.command_line import ROOT, run, start
 
-ROOT = Path(__file__).parents[2]
 TOOLS = sorted(path.name for path in (ROOT / "tools").glob("*.py"))
 CONFIG = ("--config", "detr_compact_balloon.yaml")
-
-
-def start(datasets, tool, *args):
-    environment = os.environ | {
-        "DETECTRON2_DATASETS": str(datasets),
-        "D2_DETR_CACHE": str(datasets / "cache"),
-        "PYTHONPATH": str(ROOT),
-    }
-    command = [sys.executable, str(ROOT / "tools" / tool), *map(str, args)]
-    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def run(datasets, tool, *args):
-    process = start(datasets, tool, *args)
-    output, _ = process.communicate(timeout=120)
-    return process.returncode, output
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,18 @@
 import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from PIL import Image
 
-from d2_detr.visualization.predictions import COLOURS, Comparison, Objects, save_comparisons
+from d2_detr.visualization.predictions import (
+    COLOURS,
+    MASK_OPACITY,
+    Comparison,
+    Objects,
+    _inside,
+    _painted,
+    draw_objects,
+    save_comparisons,
+)
 
 BOX = np.array([[10.0, 20.0, 60.0, 70.0]])
 
@@ -31,3 +42,36 @@ def test_truth_and_prediction_are_drawn_beside_each_other_in_the_colours_of_thei
 def test_pictures_without_objects_and_incomplete_rows_are_drawn(tmp_path):
     save_comparisons([comparison([])] * 4, ["cat", "dog"], tmp_path / "out.png", columns=3)
     assert (tmp_path / "out.png").is_file()
+
+
+def with_masks():
+    """A large and a small object of two classes; the small one lies inside the large, and has no box."""
+    masks = np.zeros((2, 100, 80), bool)
+    masks[0, 20:70, 10:60] = True
+    masks[1, 30:50, 20:40] = True
+    return Objects(np.array([*BOX, [np.nan] * 4]), np.array([0, 1]), np.array([0.9, 0.8]), masks)
+
+
+def test_the_threshold_keeps_the_masks_of_what_scores_above_it():
+    kept = with_masks().above(0.85)
+    assert kept.masks.shape == (1, 100, 80) and kept.masks.sum() == 2500
+
+
+def test_masks_are_painted_over_the_picture_the_smaller_on_top_with_white_outlines():
+    picture = np.zeros((100, 80, 3), np.uint8)
+    painted = _painted(picture, with_masks())
+    colours = [(np.array(to_rgb(COLOURS[i])) * 255 * MASK_OPACITY).astype(np.uint8).tolist() for i in range(2)]
+    assert painted[25, 15].tolist() == colours[0] and painted[40, 30].tolist() == colours[1]
+    assert painted[20, 30].tolist() == painted[30, 30].tolist() == [255] * 3
+    assert not painted[80:].any() and not picture.any()
+
+
+def test_what_has_no_box_is_named_inside_its_mask(tmp_path):
+    objects = with_masks()
+    assert _inside(objects.masks[1])[0] in range(28, 32) and _inside(objects.masks[1])[1] in range(38, 42)
+    figure = Figure()
+    axes = figure.subplots()
+    draw_objects(axes, np.zeros((100, 80, 3), np.uint8), objects, ["sky", "cat"])
+    assert [text.get_text() for text in axes.texts] == ["sky 0.90", "cat 0.80"]
+    assert len(axes.patches) == 1, "one box"
+    assert axes.texts[1].get_position() == _inside(objects.masks[1])
