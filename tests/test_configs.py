@@ -40,6 +40,14 @@ def test_detr_256_6_6_torchvision_has_the_numbers_of_the_official_wrapper():
     assert cfg.DATASETS.TRAIN == ("coco_2017_train",) and cfg.DATASETS.TEST == ("coco_2017_val",)
 
 
+def test_detr_segm_256_6_6_torchvision_has_the_numbers_of_the_official_wrapper():
+    cfg = load_config("detr_segm_256_6_6_torchvision.yaml", [])
+    boxes = load_config("detr_256_6_6_torchvision.yaml", [])
+    assert (cfg.MODEL.MASK_ON, cfg.SOLVER.STEPS, cfg.SOLVER.MAX_ITER) == (True, (55440,), 92400)
+    assert (cfg.SOLVER.CLIP_GRADIENTS, cfg.SOLVER.IMS_PER_BATCH) == (boxes.SOLVER.CLIP_GRADIENTS, 64)
+    assert (cfg.MODEL.DETR.FROZEN_WEIGHTS, cfg.DATASETS) == ("", boxes.DATASETS)
+
+
 def test_a_config_of_the_official_wrapper_loads_unchanged(tmp_path):
     """Its keys, as people have them in files of their own: no builder named, weights as Detectron2 names them."""
     path = tmp_path / "wrapper.yaml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,8 @@ from d2_detr.errors import InputError
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
+logger = logging.getLogger(__name__)
+
 
 def register_panoptic(
     name: str,
@@ -25,6 +28,7 @@ def register_panoptic(
     panoptic_root: str | Path,
     instances: str | None = None,
     train_json: str | Path | None = None,
+    made_from: str | Path | None = None,
 ) -> None:
     """Register a dataset in COCO's panoptic format, in place of one of that name. Nothing is read yet.
 
@@ -35,6 +39,7 @@ def register_panoptic(
         image_root, panoptic_root: folders of the pictures and of the PNGs.
         instances: name of the dataset of the same pictures with the things alone, to compute AP.
         train_json: panoptic file that was trained on; if it is there, `panoptic_json` must have the same categories.
+        made_from: annotation file with the instances that it was made from; it is warned about if that is newer.
     """
     paths = {"image_root": image_root, "panoptic_json": panoptic_json, "panoptic_root": panoptic_root}
     metadata = {key: str(path) for key, path in paths.items()}
@@ -42,7 +47,7 @@ def register_panoptic(
         metadata["instances"] = instances
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)
-    DatasetCatalog.register(name, partial(_load, name, metadata, train_json and Path(train_json)))
+    DatasetCatalog.register(name, partial(_load, name, metadata, train_json and Path(train_json), made_from))
     _set_metadata(name, metadata)
 
 
@@ -58,6 +63,7 @@ def register_made_panoptic(
         panoptic_root=panoptic_json.with_suffix(""),
         instances=instances,
         train_json=train_file and made_json(train_file),
+        made_from=annotation_file,
     )
 
 
@@ -66,9 +72,14 @@ def made_json(annotation_file: Path) -> Path:
     return annotation_file.with_name(f"{annotation_file.stem}{SUFFIX}.json")
 
 
-def _load(name: str, metadata: Mapping[str, str], train_json: Path | None) -> list[dict]:
+def _load(name: str, metadata: Mapping[str, str], train_json: Path | None, made_from: str | Path | None) -> list[dict]:
     """Detectron2's dicts, in the order of the file; the metadata get the classes."""
     file = read_panoptic(metadata["panoptic_json"])
+    if made_from and Path(made_from).is_file() and Path(made_from).stat().st_mtime > file.path.stat().st_mtime:
+        logger.warning(
+            "%s is older than %s; if its masks have changed: python tools/make_panoptic.py %s",
+            file.path, Path(made_from).name, made_from,
+        )  # fmt: skip
     if train_json and train_json != file.path and train_json.is_file():
         _check_same_categories(file, read_panoptic(train_json))
     dicts = _dataset_dicts(file, Path(metadata["image_root"]), Path(metadata["panoptic_root"]))

@@ -91,6 +91,7 @@ def _painted(picture: np.ndarray, objects: Objects) -> np.ndarray:
 
 
 def _inside(mask: np.ndarray) -> tuple[float, float]:
-    """x, y of the pixel of a mask that is farthest from its outline; of an empty one the corner."""
-    y, x = np.unravel_index(distance_transform_edt(mask).argmax(), mask.shape)
+    """x, y of the pixel of a mask that is farthest from its outline and from the border of the picture."""
+    distance = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    y, x = np.unravel_index(distance.argmax(), mask.shape)
     return float(x), float(y)

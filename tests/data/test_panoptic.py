@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d2_detr.data import balloon
+from d2_detr.data import panoptic as panoptic_data
 from d2_detr.data.classes import dataset_classes, dataset_label_map
 from d2_detr.data.custom import TRAIN, VAL, register_custom
 from d2_detr.data.panoptic import objects_of, read_segments, register_panoptic
@@ -281,6 +283,17 @@ def test_a_dataset_of_one_s_own_has_its_panoptic_one_beside_it(root):
         assert pictures == same_pictures
         things, same_things = (MetadataCatalog.get(n).thing_dataset_id_to_contiguous_id for n in (name, panoptic_name))
         assert things == same_things, "so that AP means the same classes"
+
+
+@pytest.mark.parametrize("newer", [True, False], ids=["newer", "older"])
+def test_masks_that_were_changed_since_are_warned_about(root, monkeypatch, newer):
+    instances, made = (root / "annotations" / f"custom_train{kind}.json" for kind in ("", "_panoptic"))
+    time = made.stat().st_mtime + (10 if newer else -10)
+    os.utime(instances, (time, time))
+    said = []
+    monkeypatch.setattr(panoptic_data.logger, "warning", lambda text, *args: said.append(text % args))
+    DatasetCatalog.get("custom_train_panoptic")
+    assert bool(said) == newer and all(f"make_panoptic.py {instances}" in text for text in said)
 
 
 def test_categories_that_differ_between_the_splits_are_an_error(root):

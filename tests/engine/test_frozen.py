@@ -25,7 +25,7 @@ def opts(drawn_balloons, tiny_opts, tmp_path):
     """As tiny as a model with a mask head can be."""
     (tmp_path / "run").mkdir()
     return [
-        *tiny_opts, "MODEL.DETR.HIDDEN_DIM", "128", "MODEL.DETR.NHEADS", "8", "MODEL.RESNETS.NORM", "FrozenBN",
+        *tiny_opts, "MODEL.DETR.HIDDEN_DIM", "128", "MODEL.DETR.NHEADS", "8",
         "OUTPUT_DIR", str(tmp_path / "run"), "TEST.EVAL_PERIOD", "0",
     ]  # fmt: skip
 
@@ -141,6 +141,12 @@ def test_a_detector_of_another_class_count_is_an_error_before_anything_is_writte
     assert {p.name for p in (tmp_path / "run").iterdir()} <= {"log.txt"}
 
 
+def test_a_script_of_ones_own_hears_of_another_class_count_as_well(opts, save):
+    path, _ = save("boxes", num_classes=3)
+    with pytest.raises(InputError, match="4 rows does not fit 1 class"):
+        trainer_of(opts, "MODEL.WEIGHTS", "", "MODEL.DETR.FROZEN_WEIGHTS", path)
+
+
 def test_a_detector_that_is_not_whole_is_an_error(opts, save, tmp_path):
     path, detector = save("boxes")
     del detector["detr.input_proj.bias"]
@@ -154,11 +160,10 @@ def test_a_detector_that_is_not_whole_is_an_error(opts, save, tmp_path):
     [
         (("MODEL.DETR.FROZEN_WEIGHTS", "missing.pth"), r"missing\.pth: no such checkpoint"),
         (("MODEL.DETR.FROZEN_WEIGHTS", "boxes.pth", "MODEL.MASK_ON", "False"), "without MODEL.MASK_ON nothing"),
-        (("MODEL.DETR.PANOPTIC_ON", "True", "MODEL.MASK_ON", "False"), "PANOPTIC_ON needs masks"),
         (("MODEL.DETR.HIDDEN_DIM", "64"), "multiple of 128"),
         (("MODEL.DETR.NHEADS", "4"), "one of 8"),
     ],
-    ids=["no_file", "no_masks", "panoptic_without_masks", "width", "heads"],
+    ids=["no_file", "no_masks", "width", "heads"],
 )
 def test_what_cannot_train_is_told_at_the_start(opts, more, message):
     with pytest.raises((InputError, FileNotFoundError), match=message):

@@ -9,7 +9,7 @@ from d2_detr.checkpoint.checkpointer import DetrCheckpointer
 from d2_detr.checkpoint.layouts import Format, from_common, to_common
 from d2_detr.engine import Trainer, load_config
 from d2_detr.errors import InputError
-from tests.modeling.masks import batch, picture
+from tests.modeling.small import batch, picture
 
 import detectron2
 from detectron2.data import MetadataCatalog

@@ -4,34 +4,21 @@ import pytest
 import torch
 
 import d2_detr
-from d2_detr.engine import load_config
 from d2_detr.errors import InputError
 from d2_detr.modeling.detr import detections, padding_mask
+from tests.modeling import small
+from tests.modeling.small import picture
 
-from detectron2.modeling import META_ARCH_REGISTRY, build_model
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import ImageList
 from detectron2.utils.events import EventStorage
 
-TINY = [
-    "MODEL.DEVICE", "cpu", "MODEL.DETR.NUM_CLASSES", "2", "MODEL.DETR.HIDDEN_DIM", "32", "MODEL.DETR.NHEADS", "4",
-    "MODEL.DETR.DIM_FEEDFORWARD", "32", "MODEL.DETR.ENC_LAYERS", "1", "MODEL.DETR.AUTOCAST", "off",
-    "MODEL.RESNETS.NORM", "FrozenBN",
-]  # fmt: skip
+# Smaller than with a mask head.
+TINY = ["MODEL.DETR.HIDDEN_DIM", "32", "MODEL.DETR.NHEADS", "4", "MODEL.DETR.DEC_LAYERS", "3"]
 
 
 def tiny(*opts):
-    torch.manual_seed(0)
-    return build_model(load_config("detr_compact_balloon.yaml", [*TINY, *opts]))
-
-
-def picture(height, width, boxes=None, classes=None):
-    generator = torch.Generator().manual_seed(height * width)
-    inputs = {"image": torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)}
-    if boxes is not None:
-        inputs["instances"] = Instances((height, width))
-        inputs["instances"].gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-        inputs["instances"].gt_classes = torch.tensor(classes, dtype=torch.int64)
-    return inputs
+    return small.tiny(*TINY, *opts)
 
 
 def test_detr_is_registered():
@@ -156,6 +143,7 @@ def test_bf16_leaves_losses_in_float32_and_close():
         (["MODEL.RESNETS.STRIDE_IN_1X1", "True"], "STRIDE_IN_1X1"),
         (["MODEL.DETR.NHEADS", "5"], "divisible by num_heads 5"),
         (["MODEL.DETR.NUM_CLASSES", "0"], "NUM_CLASSES 0"),
+        (["MODEL.DETR.PANOPTIC_ON", "True"], "PANOPTIC_ON needs masks"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -4,8 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from d2_detr.modeling.network import DetrNetwork
 from d2_detr.modeling.panoptic import SMALLEST_AREA, panoptic_segmentation
-from tests.modeling.masks import MASKS, picture, tiny
+from tests.modeling.small import MASKS, picture, tiny
 from tests.reference import native
 
 SKY, TREE = 0, 1  # stuff
@@ -126,13 +127,16 @@ def test_segments_have_the_size_that_is_asked_for():
 
 
 @torch.no_grad()
-def test_detr_gives_segmentations_beside_instances_and_no_stuff_among_these():
+def test_detr_gives_segmentations_beside_instances_and_no_stuff_among_these(monkeypatch):
     opts = ["MODEL.DETR.PANOPTIC_ON", "True", "MODEL.DETR.STUFF_CLASSES", "(1,)"]
     model = tiny(*MASKS, *opts, "MODEL.DETR.PANOPTIC_SCORE_THRESH", "0.9").eval()
     plain = tiny(*MASKS).eval()
     of_queries = torch.eye(3)[torch.arange(15) % 2] * 5  # thing and stuff in turn
     for detr in (model.detr, plain.detr):
         detr.class_embed.register_forward_hook(lambda *_: of_queries[None, None])
+    rows = torch.eye(15).repeat_interleave(2, 0)  # of cells, two for each query
+    masks_of = lambda self, inputs, pictures, queries: rows[:, queries].T[:, :, None].repeat(1, 1, 12) - 0.5  # noqa: E731
+    monkeypatch.setattr(DetrNetwork, "masks", masks_of)
     [output], [all_classes] = (m([picture(64, 48) | {"height": 100, "width": 75}]) for m in (model, plain))
     segments, info = output["panoptic_seg"]
     assert segments.shape == (100, 75) and set(segments.unique().tolist()) == {s["id"] for s in info}

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from d2_detr.modeling import detr as detr_module
 from d2_detr.modeling import segmentation
 from d2_detr.modeling.segmentation import at_size, binary_masks, mask_losses
-from tests.modeling.masks import MASKS, batch, picture, tiny
+from tests.modeling.small import MASKS, batch, picture, tiny
 
 # ---- masks at the size of the picture
 
@@ -92,6 +92,11 @@ def test_a_perfect_mask_costs_nearly_nothing_and_its_opposite_much():
     assert set(good) == {"loss_mask", "loss_dice"}
     assert all(loss < 1e-3 for loss in good.values())
     assert bad["loss_dice"] > 0.99 and bad["loss_mask"] > 5
+
+
+def test_where_there_is_nothing_to_see_a_mask_of_nothing_costs_nothing():
+    losses = mask_losses(torch.full((1, 8, 8), -30.0), [torch.zeros(1, 32, 32, dtype=torch.bool)], torch.tensor(1.0))
+    assert all(loss < 1e-6 for loss in losses.values())
 
 
 def test_mask_losses_are_divided_by_the_number_of_boxes():

@@ -1,4 +1,4 @@
-"""A small model with a mask head, and pictures for it."""
+"""A small model, with a mask head or without, and pictures for it."""
 
 import torch
 
