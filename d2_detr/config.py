@@ -80,6 +80,11 @@ def add_detr_config(cfg: CfgNode) -> None:
     # Length of the training in epochs; 0 uses MAX_ITER. When it is set, STEPS are fractions of the whole in (0, 1).
     cfg.SOLVER.MAX_EPOCHS = 0
 
+    # Evaluations without a better AP after which the training ends; 0 for never.
+    cfg.SOLVER.PATIENCE = 0
+    # Decay of a moving average of the weights, which is evaluated and saved in place of them, as 0.999; 0 for none.
+    cfg.SOLVER.EMA_DECAY = 0.0
+
     # The wrapper's files do not name a builder: they mean the ResNet that DETR was trained with.
     cfg.MODEL.BACKBONE.NAME = "build_torchvision_resnet_backbone"
     cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False

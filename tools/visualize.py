@@ -21,7 +21,7 @@ from d2_detr.visualization.predictions import Comparison, save_comparisons
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", default="", metavar="FILE")
-    parser.add_argument("--data", default="", metavar="FOLDER", help="dataset of your own in COCO layout")
+    parser.add_argument("--data", default="", metavar="FOLDER", help="dataset of your own, as for train_net.py")
     parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="where to write the pictures")
     parser.add_argument("--num", type=int, default=12, help="how many pictures of the test set (default 12)")
     parser.add_argument("--threshold", type=float, default=0.7, help="least score that is shown (default 0.7)")
@@ -48,7 +48,7 @@ def main() -> None:
     save_comparisons(comparisons, class_names, args.output / "overview.png", columns=3)
     metrics = Path(cfg.OUTPUT_DIR) / "metrics.json"
     if metrics.is_file():
-        save_curves(read_metrics(metrics), args.output / "curves.png")
+        save_curves({Path(cfg.OUTPUT_DIR).name: read_metrics(metrics)}, args.output / "curves.png")
     print(f"{len(comparisons)} pictures of {dataset_name} in {args.output}, all of them in {args.output}/overview.png")
 
 

@@ -21,6 +21,7 @@ from d2_detr.files import replacing
 
 from detectron2.checkpoint import DetectionCheckpointer
 
+BEST = "model_best"
 NOT_FROZEN = ("mask head",)  # the one part that a detector to freeze need not hold
 
 
@@ -52,6 +53,7 @@ class DetrCheckpointer(DetectionCheckpointer):
         self.label_map = label_map
         self.config = config
         self.new_parts = new_parts
+        self.weights = self.model.state_dict  # what is saved as the model
 
     def load(self, path: str, *args: object, **kwargs: object) -> dict[str, Any]:
         """Load from a path, an https address, or a published name (see weights.py); "" loads nothing.
@@ -81,7 +83,7 @@ class DetrCheckpointer(DetectionCheckpointer):
     def save(self, name: str, **kwargs: object) -> None:
         if not self.save_dir or not self.save_to_disk:
             return
-        content = {"model": self.model.state_dict(), **kwargs}
+        content = {"model": self.weights(), **kwargs}
         content |= {key: checkpointable.state_dict() for key, checkpointable in self.checkpointables.items()}
         if self.label_map:
             content["label_map"] = self.label_map.to_dict()
@@ -91,7 +93,8 @@ class DetrCheckpointer(DetectionCheckpointer):
         self.logger.info("Saving checkpoint to %s", path)
         with replacing(path) as temporary:
             torch.save(content, temporary)
-        self.tag_last_checkpoint(path.name)
+        if name != BEST:  # a run goes on from the last
+            self.tag_last_checkpoint(path.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         with replacing(Path(self.save_dir) / "last_checkpoint") as temporary:

@@ -28,6 +28,7 @@ class DetrDatasetMapper:
         self,
         is_train: bool,
         *,
+        with_truth: bool | None = None,
         augmentations: list[T.Augmentation],
         crop_augmentations: list[T.Augmentation] | None,
         image_format: str,
@@ -35,9 +36,12 @@ class DetrDatasetMapper:
     ):
         """In training half of the pictures take `crop_augmentations` instead, where there are any.
 
-        `mask_format` is None for boxes only, else "polygon" or "bitmask".
+        Args:
+            with_truth: add the annotated objects as `instances`; None does so in training alone.
+            mask_format: None for boxes only, else "polygon" or "bitmask".
         """
         self.is_train = is_train
+        self.with_truth = is_train if with_truth is None else with_truth
         self.augmentations = augmentations
         self.crop_augmentations = crop_augmentations
         self.image_format = image_format
@@ -48,10 +52,11 @@ class DetrDatasetMapper:
         )  # fmt: skip
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
+    def from_config(cls, cfg: CfgNode, is_train: bool = True, *, with_truth: bool | None = None) -> dict:
         augmentations, crop_augmentations = build_augmentations(cfg, is_train)
         return {
             "is_train": is_train,
+            "with_truth": with_truth,
             "augmentations": augmentations,
             "crop_augmentations": crop_augmentations,
             "image_format": cfg.INPUT.FORMAT,
@@ -59,7 +64,7 @@ class DetrDatasetMapper:
         }
 
     def __call__(self, dataset_dict: dict) -> dict:
-        """Add `image` (3, H, W) uint8 and, in training, `instances` without crowds and without boxes of no area."""
+        """Add `image` (3, H, W) uint8 and, with truth, `instances` without crowds and without boxes of no area."""
         dataset_dict = dict(dataset_dict)  # nothing below it is changed in place
         image = read_picture(dataset_dict["file_name"], self.image_format, annotated_wh=_annotated_wh(dataset_dict))
         dataset_dict.setdefault("height", image.shape[0])
@@ -73,7 +78,7 @@ class DetrDatasetMapper:
         image = aug_input.image
         dataset_dict["image"] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
-        if self.is_train and ("annotations" in dataset_dict or "segments_info" in dataset_dict):
+        if self.with_truth and ("annotations" in dataset_dict or "segments_info" in dataset_dict):
             dataset_dict["instances"] = self._instances(self._annotations(dataset_dict), transforms, image.shape[:2])
         dataset_dict.pop("annotations", None)
         return dataset_dict

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +15,22 @@ from torch.nn.parallel import DistributedDataParallel
 from d2_detr.checkpoint.checkpointer import DetrCheckpointer
 from d2_detr.data.classes import dataset_classes, model_label_map
 from d2_detr.data.dataset_mapper import DetrDatasetMapper
-from d2_detr.engine.hooks import ProgressPrinter
+from d2_detr.engine.ema import Ema
+from d2_detr.engine.keep_best import KeepBest, best_metric
 from d2_detr.engine.optimizer import build_optimizer
+from d2_detr.engine.progress import ProgressBar, ProgressPrinter, file_logger, in_terminal
+from d2_detr.evaluation.losses import LossEvaluator
 from d2_detr.evaluation.panoptic import PanopticEvaluator
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, build_detection_test_loader, build_detection_train_loader
-from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
+from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
+from detectron2.engine.hooks import EvalHook, PeriodicWriter
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators, verify_results
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import EventStorage, EventWriter, JSONWriter, TensorboardXWriter
+
+logger = logging.getLogger(__name__)
 
 
 class Trainer(DefaultTrainer):
@@ -45,7 +53,12 @@ class Trainer(DefaultTrainer):
         )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
+        self.stopped = False
+        self._last_eval_results: dict = {}
         self.cfg = cfg
+        self.ema = Ema(self.checkpointer.model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
+        if self.ema:
+            self.checkpointer.weights = self.ema.weights
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -55,6 +68,47 @@ class Trainer(DefaultTrainer):
         frozen = self.cfg.MODEL.DETR.FROZEN_WEIGHTS
         if frozen and not (resume and self.checkpointer.has_checkpoint()):
             self.checkpointer.load_frozen(frozen)
+
+    def train(self) -> dict | None:
+        """Train until MAX_ITER, or until a hook sets `stopped`, which Detectron2's own loop cannot be told.
+
+        Returns:
+            The last evaluation, in the main process.
+        """
+        self.iter = self.start_iter
+        logger.info("Starting training from iteration %d", self.start_iter)
+        with EventStorage(self.start_iter) as self.storage:
+            try:
+                self.before_train()
+                while self.iter < self.max_iter and not self.stopped:
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                    self.iter += 1
+            except Exception:
+                logger.exception("Training failed at iteration %d", self.iter)
+                raise
+            finally:
+                self.after_train()
+        if comm.is_main_process():
+            verify_results(self.cfg, self._last_eval_results)
+        return self._last_eval_results
+
+    def build_hooks(self) -> list[HookBase | None]:
+        cfg = self.cfg
+        found = [hook for hook in super().build_hooks() if not isinstance(hook, EvalHook)]
+        writer = next((i for i, hook in enumerate(found) if isinstance(hook, PeriodicWriter)), len(found))
+        evaluation: list[HookBase | None] = [EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate)]
+        if cfg.TEST.EVAL_PERIOD > 0 and cfg.DATASETS.TEST:
+            evaluation.append(KeepBest(self.checkpointer, best_metric(cfg), cfg.TEST.EVAL_PERIOD, cfg.SOLVER.PATIENCE))
+        bar = ProgressBar() if in_terminal() and comm.is_main_process() else None
+        timer, *before = found[:writer]
+        return [timer, self.ema, *before, *evaluation, *found[writer:], bar]
+
+    def _evaluate(self) -> dict:
+        with self.ema.applied() if self.ema else nullcontext():
+            self._last_eval_results = self.test(self.cfg, self.model)
+        return self._last_eval_results
 
     def run_step(self) -> None:
         """One iteration.
@@ -73,7 +127,7 @@ class Trainer(DefaultTrainer):
 
     def build_writers(self) -> list[EventWriter]:
         return [
-            ProgressPrinter(self.max_iter),
+            ProgressPrinter(self.max_iter, *([file_logger()] if in_terminal() else [])),
             JSONWriter(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")),
             TensorboardXWriter(self.cfg.OUTPUT_DIR),
         ]
@@ -88,17 +142,18 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
-        return build_detection_test_loader(cfg, dataset_name, mapper=DetrDatasetMapper(cfg, is_train=False))
+        mapper = DetrDatasetMapper(cfg, is_train=False, with_truth=True)  # for the losses
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """COCO's AP of boxes and masks, and panoptic quality, as the config has it."""
+        """COCO's AP of boxes and masks, panoptic quality, as the config has it, and the losses."""
         output_dir = os.path.join(cfg.OUTPUT_DIR, "inference")
         # A panoptic dataset names the one that has its things as instances.
         instances = MetadataCatalog.get(dataset_name).get("instances", dataset_name)
         dataset_classes(instances)  # sees that its metadata are there
         tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
-        evaluators: list[DatasetEvaluator] = [COCOEvaluator(instances, tasks, output_dir=output_dir)]
+        evaluators: list[DatasetEvaluator] = [COCOEvaluator(instances, tasks, output_dir=output_dir), LossEvaluator()]
         if cfg.MODEL.DETR.PANOPTIC_ON:
             evaluators.append(PanopticEvaluator(dataset_name, output_dir))
         return DatasetEvaluators(evaluators)

@@ -79,17 +79,18 @@ class SetCriterion(nn.Module):
     def _normalisers(self, targets: list[Target], pred_logits: Tensor) -> tuple[Tensor, Tensor]:
         """What the box losses and the cross entropy are divided by: number of objects, and sum of the class weights.
 
-        Both are means over the processes of the group, so that the mean of the processes' losses is the loss of the
-        whole batch. (Native DETR does so for the boxes, and divides the cross entropy by the process's own sum.)
+        In training both are means over the processes of the group, so that the mean of the processes' losses is the
+        loss of the whole batch. (Native DETR does so for the boxes, and divides the cross entropy by the process's own
+        sum.) In evaluation the processes do not wait for each other.
         """
         _, batch, num_queries, _ = pred_logits.shape
         num_objects = [len(target["labels"]) for target in targets]
         matched = sum(min(number, num_queries) for number in num_objects)
         weight = matched + (batch * num_queries - matched) * self.no_object_weight
-        means = _mean_over_processes(
-            torch.tensor([sum(num_objects), weight], dtype=torch.float32, device=pred_logits.device)
-        )
-        return means[0].clamp(min=1), means[1]
+        normalisers = torch.tensor([sum(num_objects), weight], dtype=torch.float32, device=pred_logits.device)
+        if self.training:
+            normalisers = _mean_over_processes(normalisers)
+        return normalisers[0].clamp(min=1), normalisers[1]
 
     def _losses(
         self, logits: Tensor, boxes: Tensor, targets: list[Target], matches, num_boxes: Tensor, class_weight: Tensor

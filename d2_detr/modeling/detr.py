@@ -121,50 +121,49 @@ class Detr(nn.Module):
         Args:
             batched_inputs: for each picture `image` (3, H, W), values in [0, 255], channels as INPUT.FORMAT says; in
                 training `instances` with gt_boxes, gt_classes and, for masks, gt_masks; in inference `height`, `width`
-                of the wanted output.
+                of the wanted output, and `instances` if losses are wanted.
 
         Returns:
             In training the weighted losses (see SetCriterion), of a frozen detector only those of its mask head; the
             errors go to the event storage. In inference, for each picture, `instances` of the queries with a score of
             at least `score_threshold`: pred_boxes in pixels of height x width, scores (of the likeliest class but
             no-object), pred_classes, and with a mask head pred_masks (N, height, width), bool. In panoptic
-            segmentation `panoptic_seg` as well (see panoptic_segmentation). Stuff is never among the instances.
+            segmentation `panoptic_seg` as well (see panoptic_segmentation). Stuff is never among the instances. Where
+            the truth was given, `losses` and `errors` of the picture by itself.
         """
         images = self._preprocess(batched_inputs)
         outputs = self.detr(images.tensor, padding_mask(images))
         if self.training:
-            return self._losses(batched_inputs, outputs)
-        return [
-            self._found(outputs, i, tuple(images.tensor.shape[-2:]), image_hw, _wanted_size(inputs, image_hw))
-            for i, (inputs, image_hw) in enumerate(zip(batched_inputs, images.image_sizes, strict=True))
-        ]
+            losses, errors = self._losses(outputs, [inputs["instances"] for inputs in batched_inputs])
+            if has_event_storage():
+                get_event_storage().put_scalars(**errors)
+            return losses
+        padded_hw = tuple(images.tensor.shape[-2:])
+        results = []
+        for i, (inputs, image_hw) in enumerate(zip(batched_inputs, images.image_sizes, strict=True)):
+            of_this = _of_picture(outputs, i, image_hw, padded_hw)
+            results.append(self._found(of_this, _wanted_size(inputs, image_hw)))
+            if "instances" in inputs:
+                results[-1]["losses"], results[-1]["errors"] = self._losses(of_this, [inputs["instances"]])
+        return results
 
-    def _losses(self, batched_inputs: list[dict], outputs: dict) -> dict[str, Tensor]:
-        targets = [self._target(inputs["instances"]) for inputs in batched_inputs]
+    def _losses(self, outputs: dict, truth: list[Instances]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         predict_masks = partial(self.detr.masks, outputs["mask_inputs"]) if self.detr.has_masks else None
+        targets = [self._target(instances) for instances in truth]
         losses, errors = self.criterion(outputs["pred_logits"], outputs["pred_boxes"], targets, predict_masks)
-        if has_event_storage():
-            get_event_storage().put_scalars(**errors)
         if self.detr.frozen:
-            return {name: losses[name] for name in ("loss_mask", "loss_dice")}
-        return losses
+            losses = {name: losses[name] for name in ("loss_mask", "loss_dice")}
+        return losses, errors
 
-    def _found(
-        self,
-        outputs: dict,
-        picture: int,
-        padded_hw: tuple[int, int],
-        image_hw: tuple[int, int],
-        size_hw: tuple[int, int],
-    ) -> dict[str, Instances | Segmentation]:
-        """What was found in one picture of a batch that was padded from image_hw to padded_hw, at size_hw."""
-        logits, boxes = outputs["pred_logits"][-1, picture], outputs["pred_boxes"][-1, picture]
+    def _found(self, outputs: dict, size_hw: tuple[int, int]) -> dict[str, Instances | Segmentation]:
+        """What was found in a single picture, at size_hw."""
+        logits, boxes = outputs["pred_logits"][-1, 0], outputs["pred_boxes"][-1, 0]
         instances, queries = detections(logits, boxes, size_hw, self.score_threshold)
         stuff_classes = torch.tensor(self.stuff_classes, dtype=torch.int64, device=self.device)
         things = ~torch.isin(instances.pred_classes, stuff_classes)
         result = {"instances": instances[things]}
         if self.detr.has_masks:
-            mask_logits = self._mask_logits(of_picture(outputs["mask_inputs"], picture, image_hw, padded_hw), queries)
+            mask_logits = self._mask_logits(outputs["mask_inputs"], queries)
             result["instances"].pred_masks = binary_masks(mask_logits[things], size_hw)
         if self.panoptic_on:
             result["panoptic_seg"] = panoptic_segmentation(
@@ -215,6 +214,14 @@ def padding_mask(images: ImageList) -> Tensor:
 
 def _wanted_size(inputs: dict, image_hw: tuple[int, int]) -> tuple[int, int]:
     return inputs.get("height", image_hw[0]), inputs.get("width", image_hw[1])
+
+
+def _of_picture(outputs: dict, picture: int, image_hw: tuple[int, int], padded_hw: tuple[int, int]) -> dict:
+    """The outputs for one picture of a batch, as a batch of its own."""
+    result = {name: outputs[name][:, picture : picture + 1] for name in ("pred_logits", "pred_boxes")}
+    if "mask_inputs" in outputs:
+        result["mask_inputs"] = of_picture(outputs["mask_inputs"], picture, image_hw, padded_hw)
+    return result
 
 
 def _pyramid_channels(backbone: Backbone) -> list[int]:

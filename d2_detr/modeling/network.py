@@ -74,8 +74,8 @@ class DetrNetwork(nn.Module):
             padding_mask: (B, H, W), True on padding.
 
         Returns:
-            pred_logits: (L, B, Q, K + 1); L is the number of decoder layers in training with deep supervision, else 1
-                (the last). Index K is no-object.
+            pred_logits: (L, B, Q, K + 1); L is the number of decoder layers with deep supervision, else 1 (the last).
+                Index K is no-object.
             pred_boxes: (L, B, Q, 4), cxcywh in [0, 1] of the unpadded picture.
             mask_inputs: for `masks`, where there is a mask head.
         """
@@ -101,7 +101,7 @@ class DetrNetwork(nn.Module):
             states, memory = self.transformer(
                 features, self.position_encoding(padding_mask), padding_mask, self.query_embed.weight
             )
-        if not (self.training and self.deep_supervision):
+        if not self.deep_supervision:
             states = states[-1:]
         # Half precision has 8 bits: a box edge in the middle of a 1333 pixel picture would move by up to 3 pixels.
         with torch.autocast(images.device.type, enabled=False):

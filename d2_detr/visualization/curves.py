@@ -1,22 +1,25 @@
-"""Training curves from the metrics.json that a training writes."""
+"""Training curves from the metrics.json that trainings write."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from d2_detr.files import replacing
 
-# Panel title -> the metrics that it shows.
+# Panel title -> the metrics that it shows. What is measured on the validation pictures, too, has a dashed line there.
 PANELS = {
     "total loss": ("total_loss",),
     "classification loss": ("loss_ce",),
     "L1 loss": ("loss_bbox",),
     "GIoU loss": ("loss_giou",),
-    "mask losses": ("loss_mask", "loss_dice"),
+    "mask loss": ("loss_mask",),
+    "DICE loss of masks": ("loss_dice",),
     "class error (%)": ("class_error",),
     "cardinality error": ("cardinality_error",),
     "AP, AP50 of boxes": ("bbox/AP", "bbox/AP50"),
@@ -25,6 +28,8 @@ PANELS = {
     "learning rate": ("lr",),
 }
 COLUMNS = 4
+LINES = ("-", (0, (1, 1)), "-.")  # of the metrics of a panel
+VALIDATION = (0, (4, 2))
 
 
 def read_metrics(path: str | Path) -> list[dict]:
@@ -48,10 +53,14 @@ def read_metrics(path: str | Path) -> list[dict]:
     return lines
 
 
-def save_curves(metrics: list[dict], path: Path) -> None:
-    """Write one image with a panel for each loss, the two errors, AP and the rate over the iterations, as far as they
-    were measured."""
-    measured = set().union(*metrics)
+def save_curves(runs: Mapping[str, Sequence[dict]], path: Path) -> None:
+    """Write one image with a panel for each loss, the two errors, AP and the rate over the iterations.
+
+    Args:
+        runs: the metrics of one or several trainings by name, each in a colour of its own. Panels of what none of them
+            measured are left out.
+    """
+    measured = {name for metrics in runs.values() for line in metrics for name in line}
     panels = {title: names for title, names in PANELS.items() if measured & set(names)}
     rows = max(1, math.ceil(len(panels) / COLUMNS))
     figure = Figure(figsize=(3.5 * COLUMNS, 3 * rows), layout="constrained")
@@ -59,16 +68,30 @@ def save_curves(metrics: list[dict], path: Path) -> None:
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     for axes, (title, names) in zip(grid, panels.items(), strict=False):
-        for name in names:
-            points = [(line["iteration"], line[name]) for line in metrics if name in line]
-            if points:
-                axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 5 else "", label=name)
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel("iteration", fontsize=8)
-        axes.set_xlim(left=0)
-        axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
-        axes.grid(alpha=0.3)
-        if len(names) > 1:
-            axes.legend(fontsize=8, loc="best")
+        for number, (run, metrics) in enumerate(runs.items()):
+            run = run if len(runs) > 1 else "training"
+            for name, line in zip(names, LINES, strict=False):
+                label = run if len(names) == 1 else f"{run}, {name.rpartition('/')[2]}"
+                _draw(axes, metrics, name, label, f"C{number}", line)
+                _draw(axes, metrics, f"validation/{name}", f"{run}, validation", f"C{number}", VALIDATION)
+        _finish(axes, title)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
+
+
+def _draw(axes: Axes, metrics: Sequence[dict], name: str, label: str, colour: str, line: object) -> None:
+    points = [(entry["iteration"], entry[name]) for entry in metrics if name in entry]
+    if points:
+        axes.plot(
+            *zip(*points, strict=True), color=colour, linestyle=line, marker="o" if len(points) < 5 else "", label=label
+        )
+
+
+def _finish(axes: Axes, title: str) -> None:
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("iteration", fontsize=8)
+    axes.set_xlim(left=0)
+    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
+    axes.grid(alpha=0.3)
+    if len(axes.lines) > 1:
+        axes.legend(fontsize=7, loc="best")

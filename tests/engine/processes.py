@@ -42,7 +42,8 @@ def evaluate(opts: list[str], root: Path, folder: Path) -> None:
     """Evaluate an untrained model on `custom_val`, and write which pictures this rank saw and the figures."""
     torch.manual_seed(0)
     register_custom(root)
-    cfg = load_config("detr_compact_balloon_drawn.yaml", [*opts, "DATASETS.TEST", f"('{VAL}',)"])
+    of_data = ["DATASETS.TEST", f"('{VAL}',)", "MODEL.DETR.NUM_CLASSES", "3"]
+    cfg = load_config("detr_compact_balloon_drawn.yaml", [*opts, *of_data])
     seen = [inputs["image_id"] for batch in Trainer.build_test_loader(cfg, VAL) for inputs in batch]
     results = Trainer.test(cfg, Trainer.build_model(cfg))
     assert len(DatasetCatalog.get(VAL)) > 0

@@ -27,6 +27,7 @@ def test_a_run_writes_checkpoints_metrics_and_results(complete_run):
     assert {path.name for path in complete_run.iterdir() if path.suffix == ".pth"} == {
         "model_0000002.pth",
         "model_0000005.pth",
+        "model_best.pth",
         "model_final.pth",
     }
     assert (complete_run / "last_checkpoint").read_text() == "model_final.pth"

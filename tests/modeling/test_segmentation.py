@@ -64,7 +64,7 @@ def test_an_ideal_mask_comes_out_as_it_is_at_any_size_and_padding(monkeypatch, s
     inputs = {"image": torch.zeros(3, *image_hw), "height": size_hw[0], "width": size_hw[1]}
     beside = {"image": torch.zeros(3, *beside_hw)}
     with monkeypatch.context() as patch:
-        patch.setattr(model, "_found", lambda *args, found=model._found: found(*args) if args[1] == 0 else None)
+        patch.setattr(model, "_found", lambda *args, found=model._found: found(*args) if args[1] == size_hw else {})
         [output, _] = model([inputs, beside])
     [mask], truth = output["instances"].pred_masks, draw(shape, size_hw) > 0.5
     assert mask.shape == truth.shape

@@ -1,8 +1,9 @@
 import json
 
+from matplotlib.axes import Axes
 from PIL import Image
 
-from d2_detr.visualization.curves import read_metrics, save_curves
+from d2_detr.visualization.curves import VALIDATION, read_metrics, save_curves
 
 
 def write(path, lines):
@@ -27,6 +28,21 @@ def test_a_line_that_was_cut_short_is_left_out(tmp_path):
 
 
 def test_curves_are_drawn_from_whatever_metrics_there_are(tmp_path):
-    save_curves([loss(9), loss(19, 0.5), {"iteration": 19, "bbox/AP": 3.0}], tmp_path / "curves.png")
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert len(picture.convert("RGB").getcolors(1 << 24)) > 10
+    save_curves({"run": [loss(9), loss(19, 0.5), {"iteration": 19, "bbox/AP": 3.0}]}, tmp_path / "curves.png")
+    save_curves({"nothing yet": []}, tmp_path / "none.png")
+    assert colours(tmp_path / "curves.png") > 10 and colours(tmp_path / "none.png") == 1
+
+
+def colours(path):
+    with Image.open(path) as picture:
+        return len(picture.convert("RGB").getcolors(1 << 24))
+
+
+def test_several_runs_have_a_colour_each_and_validation_is_dashed(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Axes, "plot", lambda self, *points, **style: drawn.append((points, style)))
+    validation = {"iteration": 19, "validation/total_loss": 0.7}
+    save_curves({"a": [loss(9), validation], "b": [loss(9, 3.0)]}, tmp_path / "curves.png")
+    shown = [(style["label"], style["color"], style["linestyle"]) for _, style in drawn]
+    assert shown == [("a", "C0", "-"), ("a, validation", "C0", VALIDATION), ("b", "C1", "-")]
+    assert drawn[1][0] == ((19,), (0.7,))

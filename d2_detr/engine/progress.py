@@ -1,0 +1,96 @@
+"""How far a training is: plain lines in a log, one line that moves in a terminal."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import sys
+from contextlib import ExitStack
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from d2_detr.evaluation.losses import SHOWN
+
+from detectron2.engine import HookBase
+from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
+
+logger = logging.getLogger(__name__)
+
+# What the moving line has room for.
+SHOWN_IN_TERMINAL = {
+    "loss": "total_loss", "val": "validation/total_loss", "AP": "bbox/AP", "mask AP": "segm/AP",
+    "PQ": "panoptic_seg/PQ",
+}  # fmt: skip
+WINDOW = 20  # iterations that a figure is the median of
+
+
+class ProgressPrinter(EventWriter):
+    """One line: how far, how long still, the losses and the two errors, the rate, seconds an iteration."""
+
+    def __init__(self, max_iter: int, log: logging.Logger = logger):
+        self.max_iter = max_iter
+        self.log = log
+
+    def write(self) -> None:
+        storage = get_event_storage()
+        if storage.iter >= self.max_iter:  # called once more behind the last iteration
+            return
+        histories = storage.histories()
+        parts = [f"iter {storage.iter + 1}/{self.max_iter}"]
+        if "time" in histories:
+            left = histories["time"].median(1000) * (self.max_iter - storage.iter - 1)
+            storage.put_scalar("eta_seconds", left, smoothing_hint=False)
+            parts.insert(0, f"eta {datetime.timedelta(seconds=int(left))}")
+        parts += [f"{name} {_median(storage, name):.4g}" for name in SHOWN if name in histories]
+        if "lr" in histories:
+            parts.append(f"lr {histories['lr'].latest():.3g}")
+        parts += [f"{name} {_median(storage, name):.3f}s" for name in ("time", "data_time") if name in histories]
+        self.log.info("  ".join(parts))
+
+
+class ProgressBar(HookBase):
+    """A line in the terminal that moves, with time left, losses and AP; what is logged appears above it."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+
+    def before_train(self) -> None:
+        named = [logging.getLogger(name) for name in logging.root.manager.loggerDict]
+        self._open.enter_context(logging_redirect_tqdm([log for log in named if any(map(_in_console, log.handlers))]))
+        trainer = self.trainer
+        self._bar = self._open.enter_context(
+            tqdm(total=trainer.max_iter, initial=trainer.start_iter, desc="Training", unit="it", dynamic_ncols=True)
+        )
+
+    def after_step(self) -> None:
+        self._bar.update()
+        storage = self.trainer.storage
+        known = {short: name for short, name in SHOWN_IN_TERMINAL.items() if name in storage.histories()}
+        # What an evaluation measured has no median over the last iterations.
+        values = {s: storage.history(n).latest() if "/" in n else _median(storage, n) for s, n in known.items()}
+        self._bar.set_postfix({short: f"{value:.3g}" for short, value in values.items()}, refresh=False)
+
+    def after_train(self) -> None:
+        self._open.close()
+
+
+def in_terminal() -> bool:
+    """Whether somebody looks at what tqdm writes."""
+    return sys.stderr.isatty()
+
+
+def file_logger() -> logging.Logger:
+    """A logger for the lines that would disturb the one that moves: to the files of the plugin's logger alone."""
+    log = logging.getLogger(f"{__name__}.file")
+    log.propagate = False
+    log.handlers = [handler for handler in logging.getLogger("d2_detr").handlers if not _in_console(handler)]
+    return log
+
+
+def _in_console(handler: logging.Handler) -> bool:
+    return getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
+
+
+def _median(storage: EventStorage, name: str) -> float:
+    return storage.history(name).median(storage.count_samples(name, WINDOW))

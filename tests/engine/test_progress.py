@@ -1,0 +1,55 @@
+"""A training as somebody in a terminal sees it, and as a log file keeps it."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+
+from tests.tools.command_line import ROOT
+
+
+@pytest.fixture
+def in_a_terminal(drawn_balloons, tiny_opts, tmp_path):
+    """What a training of 20 iterations writes to a terminal, and the folder of its output."""
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"DETECTRON2_DATASETS": str(drawn_balloons.parent), "PYTHONPATH": str(ROOT)}
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))  # rows, columns
+    opts = ["SOLVER.MAX_ITER", "20", "SOLVER.STEPS", "()", "TEST.EVAL_PERIOD", "10", "SOLVER.CHECKPOINT_PERIOD", "100"]
+    command = [sys.executable, str(ROOT / "tools/train_net.py"), "--config", "detr_compact_balloon_drawn.yaml"]
+    with subprocess.Popen([*command, *tiny_opts, *opts], env=environment, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        seen = b"".join(iter(lambda: _read(ours), b""))
+    os.close(ours)
+    assert process.returncode == 0, seen.decode()
+    return seen.decode(), tmp_path
+
+
+def _read(terminal):
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # Linux's way to say that the other side is closed
+        return b""
+
+
+def test_a_terminal_shows_one_line_that_moves_with_time_left_losses_and_ap(in_a_terminal):
+    seen, folder = in_a_terminal
+    states = [line for line in re.split(r"[\r\n]+", seen) if line.startswith("Training:")]
+    assert len(states) > 3 and re.search(r"20/20 \[\d\d:\d\d<00:00", states[-1])
+    assert re.search(r"loss=[\d.]+, val=[\d.]+, AP=[\d.]+", states[-1])
+    assert "total_loss" not in "".join(line for line in seen.splitlines() if "iter 20/20" in line)
+
+    log = (folder / "log.txt").read_text()
+    assert re.search(r"iter 20/20  total_loss [\d.]+ .*lr", log), "plain lines in the file"
+    assert "Training:" not in log and "\r" not in log
+
+
+def test_what_is_logged_meanwhile_stays_readable(in_a_terminal):
+    seen, _ = in_a_terminal
+    assert re.search(r"^.*Average Precision  \(AP\) @\[ IoU=0\.50:0\.95 \| area=   all", seen, re.MULTILINE)
+    assert "Logging error" not in seen and "Traceback" not in seen
