@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -107,6 +108,7 @@ class Trainer(DefaultTrainer):
 
     def _evaluate(self) -> dict:
         with self.ema.applied() if self.ema else nullcontext():
+            share_buffers(self.model)
             self._last_eval_results = self.test(self.cfg, self.model)
         return self._last_eval_results
 
@@ -161,6 +163,17 @@ class Trainer(DefaultTrainer):
     def _keep_losses(self, model: nn.Module, inputs: object, outputs: object) -> None:
         if model.training:
             self._losses = outputs
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the buffers of the first, which are those that it saves.
+
+    Batch norm counts statistics of its own in each of them. (To broadcast them in every step would have evaluations
+    wait for each other, too.)
+    """
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
 
 
 def parallel(model: nn.Module) -> nn.Module:

@@ -38,6 +38,28 @@ def train(opts: list[str], folder: Path) -> None:
     torch.save({"losses": keep.losses, "weights": weights}, folder / f"rank{comm.get_rank()}.pt")
 
 
+class KeepCounts(HookBase):
+    """What batch norm has counted behind the last step."""
+
+    def after_step(self) -> None:
+        self.counts = running_means(self.trainer.model)
+
+
+def running_means(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: buffer.clone() for name, buffer in model.named_buffers() if "running_mean" in name}
+
+
+def evaluate_trained(opts: list[str], folder: Path) -> None:
+    """Train, and write what batch norm has counted in this rank, behind the training and in the evaluation."""
+    trainer = Trainer(load_config("detr_compact_balloon_drawn.yaml", opts))
+    evaluated = []
+    trainer.test = lambda cfg, model: evaluated.append(running_means(model)) or {}
+    keep = KeepCounts()
+    trainer.register_hooks([keep])
+    trainer.train()
+    torch.save({"trained": keep.counts, "evaluated": evaluated[-1]}, folder / f"rank{comm.get_rank()}.pt")
+
+
 def evaluate(opts: list[str], root: Path, folder: Path) -> None:
     """Evaluate an untrained model on `custom_val`, and write which pictures this rank saw and the figures."""
     torch.manual_seed(0)

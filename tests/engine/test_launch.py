@@ -75,6 +75,17 @@ def test_an_evaluation_sees_every_picture_once_and_has_the_figures_of_one_proces
     assert together["bbox"] == pytest.approx(alone["bbox"], abs=1e-3, nan_ok=True)
 
 
+def test_all_processes_evaluate_the_model_that_the_first_one_saves(drawn_balloons, tiny_opts, tmp_path):
+    opts = [*tiny_opts, *SAME_FOR_ALL, "MODEL.RESNETS.NORM", "BN", "OUTPUT_DIR", str(tmp_path)]
+    ranks = run(processes.evaluate_trained, 2, tmp_path / "ranks", opts)
+    name = next(iter(ranks[0]["trained"]))
+    assert not torch.equal(*(rank["trained"][name] for rank in ranks)), "each counts pictures of its own"
+    saved = torch.load(tmp_path / "model_final.pth", weights_only=True)["model"]
+    for rank in ranks:
+        for name, counted in rank["evaluated"].items():
+            assert torch.equal(counted, saved[name.removeprefix("module.")])
+
+
 # ---- failures
 
 
