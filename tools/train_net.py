@@ -25,7 +25,8 @@ def parse_args() -> argparse.Namespace:
         "--data",
         default="",
         metavar="FOLDER",
-        help="dataset of your own in COCO layout: annotations/custom_train.json, custom_val.json, train2017/, val2017/",
+        help="dataset of your own: annotations/custom_train.json, custom_val.json, train2017/, val2017/; or with the "
+        "names of COCO; or an export of Roboflow in COCO format; or train/ and val/, each with a file of VIA",
     )
     return parser.parse_args()
 

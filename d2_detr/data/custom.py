@@ -1,103 +1,108 @@
-"""A dataset of one's own in COCO layout, as `custom_train` and `custom_val`.
-
-    path/to/coco/annotations/custom_train.json  annotations/custom_val.json  train2017/  val2017/
+"""A dataset of one's own as `custom_train` and `custom_val`, in any of the layouts of layouts.py.
 
 The classes are those of the training annotations, in the order of their ids. `custom_train_panoptic` and
-`custom_val_panoptic` are the same pictures with annotations/custom_train_panoptic.json and the PNGs in
-annotations/custom_train_panoptic/, as tools/make_panoptic.py writes them.
+`custom_val_panoptic` are the same pictures with what tools/make_panoptic.py makes of annotations X.json, beside them:
+X_panoptic.json and the PNGs in X_panoptic/.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
 from d2_detr.data.coco import CocoFile, read_coco
+from d2_detr.data.coco_files import coco_files, in_cache
+from d2_detr.data.layouts import LAYOUTS, TRAIN, VAL, Layout, Split, file_state, find_layout
 from d2_detr.data.panoptic import register_made_panoptic
-from d2_detr.download import cache_folder
-from d2_detr.errors import InputError
-from d2_detr.files import write_json
+from d2_detr.data.panoptic_files import SUFFIX
+from d2_detr.errors import InputError, naming
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-TRAIN, VAL = "custom_train", "custom_val"
-FOLDERS = {TRAIN: "train2017", VAL: "val2017"}
+# The datasets, with the folders of their pictures in the first layout.
+FOLDERS = {name: place.pictures[0] for name, place in LAYOUTS["custom"].items()}
 
 
 def register_custom(root: str | Path) -> None:
     """Register the dataset in a folder, in place of one that was registered before. Nothing is read yet."""
     root = Path(root).expanduser().absolute()
-    for name in FOLDERS:
-        if name in DatasetCatalog:
-            DatasetCatalog.remove(name)
-        DatasetCatalog.register(name, partial(_load, root, name))
-        _set_metadata(name)
-        register_made_panoptic(
-            name,
-            image_root=root / FOLDERS[name],
-            annotation_file=annotation_file(root, name),
-            train_file=annotation_file(root, TRAIN),
+    for name in (TRAIN, VAL):
+        _register(name, partial(_load, root, name), evaluator_type="coco")
+        _register(
+            name + SUFFIX, partial(_load_panoptic, root, name), evaluator_type="coco_panoptic_seg", instances=name
         )
 
 
-def annotation_file(root: Path, name: str) -> Path:
-    return root / "annotations" / f"{name}.json"
+def _register(name: str, load: Callable[[], list[dict]], **metadata: object) -> None:
+    if name in DatasetCatalog:
+        DatasetCatalog.remove(name)
+    DatasetCatalog.register(name, load)
+    _set_metadata(name, **metadata)
 
 
 def _load(root: Path, name: str) -> list[dict]:
     """Detectron2's dicts of a split; its metadata get the classes and the file to evaluate against."""
-    coco = _read(root, name)
+    layout = find_layout(root)
+    coco = _read(layout, name)
     # A model can be evaluated where there is no training data.
-    train = _read(root, TRAIN) if name == VAL and annotation_file(root, TRAIN).is_file() else coco
+    train = _read(layout, TRAIN) if name == VAL and TRAIN in coco_files(layout) else coco
     for category_id, category in coco.categories.items():
         if train.categories.get(category_id) != category:
             raise InputError(
-                f"{coco.path}: category {category_id} is {category!r}, in {train.path.name} it is "
+                f"{coco.path}: category {category_id} is {category!r}, in {train.path} it is "
                 f"{train.categories.get(category_id, 'missing')!r}; give both files the same categories"
             )
     contiguous_ids = {category_id: i for i, category_id in enumerate(train.categories)}
+    split = layout.splits[name]
+    dicts = coco.dataset_dicts(split.pictures, contiguous_ids)
+    if not split.pictures.is_dir() and not Path(dicts[0]["file_name"]).is_file():
+        folders = " or ".join(map(str, split.folders))
+        raise FileNotFoundError(f"{split.annotations}: there is no folder with its pictures; expected {folders}")
     _set_metadata(
         name,
-        image_root=str(root / FOLDERS[name]),
+        evaluator_type="coco",
+        image_root=str(split.pictures),
         thing_classes=list(train.categories.values()),
         thing_dataset_id_to_contiguous_id=contiguous_ids,
-        json_file=str(_evaluation_file(coco, train.categories)),
+        json_file=str(in_cache(coco.as_json(train.categories), name)),
     )
-    return coco.dataset_dicts(root / FOLDERS[name], contiguous_ids)
+    return dicts
+
+
+def _load_panoptic(root: Path, name: str) -> list[dict]:
+    """Registers the dataset anew, with the paths: where they are is not known before the layout is."""
+    layout = find_layout(root)
+    files = {split: part.annotations for split, part in layout.splits.items()} | coco_files(layout)
+    register_made_panoptic(
+        name, image_root=layout.splits[name].pictures, annotation_file=files[name], train_file=files[TRAIN]
+    )
+    return DatasetCatalog.get(name + SUFFIX)
 
 
 def _set_metadata(name: str, **metadata: object) -> None:
     """Metadata refuse to be changed; a file that was corrected since gets new ones."""
     if name in MetadataCatalog:
         MetadataCatalog.remove(name)
-    MetadataCatalog.get(name).set(evaluator_type="coco", **metadata)
+    MetadataCatalog.get(name).set(**metadata)
 
 
-def _read(root: Path, name: str) -> CocoFile:
-    path = annotation_file(root, name)
-    if not path.is_file():
-        found = ", ".join(sorted(str(p.relative_to(root)) for p in root.glob("**/*.json"))[:5]) or "no JSON file"
+def _read(layout: Layout, name: str) -> CocoFile:
+    split, files = layout.splits[name], coco_files(layout)
+    if name not in files:
         raise FileNotFoundError(
-            f"{path}: no such file. A dataset of your own lies in one folder as annotations/{TRAIN}.json, "
-            f"annotations/{VAL}.json, {FOLDERS[TRAIN]}/ and {FOLDERS[VAL]}/; in {root} there is {found}"
+            f"{split.annotations}: no such file; {layout.root} has the layout `{layout.name}`, and lacks this split"
         )
-    status = path.stat()
-    return _read_unchanged(path, root / FOLDERS[name], status.st_mtime_ns, status.st_size)
+    return _read_unchanged(files[name], split, file_state(files[name]))
 
 
-@lru_cache(maxsize=len(FOLDERS))
-def _read_unchanged(path: Path, image_root: Path, *_: int) -> CocoFile:
-    """Training asks for its data half a dozen times: to count, to check, to show, to load."""
-    return read_coco(path, image_root)
+@lru_cache(maxsize=2)
+def _read_unchanged(path: Path, split: Split, _state: tuple[int, int]) -> CocoFile:
+    """Training asks for its data half a dozen times: to count, to check, to show, to load.
 
-
-def _evaluation_file(coco: CocoFile, categories: dict[int, str]) -> Path:
-    """The annotations as pycocotools takes them without mistakes, in the cache; its name is the hash of its content."""
-    content = coco.as_json(categories)
-    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-    path = cache_folder() / "datasets" / f"{coco.path.stem}-{digest}.json"
-    if not path.is_file():
-        write_json(content, path)
-    return path
+    Messages name the person's own file, also where another one was made of it.
+    """
+    with nullcontext() if path == split.annotations else naming(split.annotations):
+        return replace(read_coco(path, split.pictures), path=split.annotations)

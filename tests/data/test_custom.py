@@ -1,6 +1,8 @@
-"""A dataset of one's own in COCO layout: registered, with its classes, as pycocotools reads it."""
+"""A dataset of one's own: registered, with its classes, as pycocotools reads it."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from pycocotools.coco import COCO
@@ -106,8 +108,8 @@ def test_a_class_that_validation_does_not_list_keeps_its_number(root):
 
 @pytest.mark.parametrize(
     ("category", "message"),
-    [({"id": 20, "name": "star"}, "category 20 is 'star', in custom_train.json it is 'triangle'"),
-     ({"id": 21, "name": "star"}, "category 21 is 'star', in custom_train.json it is 'missing'")],
+    [({"id": 20, "name": "star"}, "category 20 is 'star', in .*custom_train.json it is 'triangle'"),
+     ({"id": 21, "name": "star"}, "category 21 is 'star', in .*custom_train.json it is 'missing'")],
     ids=["another_name", "another_id"],
 )  # fmt: skip
 def test_categories_that_differ_between_the_splits_are_an_error(root, category, message):
@@ -121,12 +123,26 @@ def test_without_training_data_validation_has_its_own_classes(root):
     assert dataset_classes(VAL) == ["disc", "square", "triangle"]
 
 
-def test_a_folder_of_another_layout_is_told_what_is_expected_and_what_is_there(tmp_path):
-    (tmp_path / "train").mkdir()
-    (tmp_path / "train" / "_annotations.coco.json").write_text("{}")
-    register_custom(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"custom_train\.json.*train2017/.*there is train/_annotations\.coco"):
-        DatasetCatalog.get(TRAIN)
+def test_a_folder_of_pictures_that_comes_later_is_found(root):
+    (root / "val2017").rename(root / "elsewhere")
+    with pytest.raises(FileNotFoundError, match=r"custom_val\.json: there is no folder .* expected \S*coco/val2017$"):
+        DatasetCatalog.get(VAL)
+    (root / "elsewhere").rename(root / "val2017")
+    (root / "val2017" / "00001.png").unlink()
+    assert len(DatasetCatalog.get(VAL)) == 3, "a picture alone is missed when all are looked at"
+
+
+def test_without_the_pictures_of_training_validation_has_the_classes_of_training(root):
+    shutil.rmtree(root / "train2017")
+    change(root, "val", categories=shapes.read(root, "val")["categories"][:2], annotations=[])
+    assert dataset_classes(VAL) == ["disc", "square", "triangle"]
+
+
+def test_pictures_may_lie_anywhere_if_the_annotations_say_where(root, tmp_path):
+    folder = shutil.move(root / "val2017", tmp_path / "elsewhere")
+    images = shapes.read(root, "val")["images"]
+    change(root, "val", images=[image | {"file_name": f"{folder}/{image['file_name']}"} for image in images])
+    assert all(Path(record["file_name"]).parent == folder for record in DatasetCatalog.get(VAL))
 
 
 def test_without_a_folder_it_is_said_how_to_give_one():
