@@ -1,4 +1,4 @@
-"""Write predictions beside the ground truth as pictures, and the training curves.
+"""Write predictions beside the ground truth as pictures, the training curves, and where the model looks.
 
 python tools/visualize.py --config detr_compact_balloon_drawn.yaml --output pictures MODEL.WEIGHTS model_final.pth
 """
@@ -11,9 +11,10 @@ from pathlib import Path
 from d2_detr.data.classes import dataset_classes
 from d2_detr.data.pictures import read_picture
 from d2_detr.engine import load_config
-from d2_detr.engine.inference import load_model, predict_dataset
+from d2_detr.engine.inference import load_model, look_into, predict_dataset
 from d2_detr.engine.objects import objects_found, objects_in
 from d2_detr.errors import one_clear_message
+from d2_detr.visualization.attention import save_attention
 from d2_detr.visualization.curves import read_metrics, save_curves
 from d2_detr.visualization.predictions import Comparison, save_comparisons
 
@@ -25,6 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="where to write the pictures")
     parser.add_argument("--num", type=int, default=12, help="how many pictures of the test set (default 12)")
     parser.add_argument("--threshold", type=float, default=0.7, help="least score that is shown (default 0.7)")
+    parser.add_argument("--attention", type=int, default=2, help="of how many pictures to show attention (default 2)")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
     return parser.parse_args()
 
@@ -34,16 +36,18 @@ def main() -> None:
     cfg = load_config(args.config_file, args.opts, args.data)
     dataset_name = cfg.DATASETS.TEST[0]
     class_names = dataset_classes(dataset_name)
-    comparisons = []
-    for dataset_dict, output in predict_dataset(cfg, load_model(cfg), dataset_name, args.num):
+    model = load_model(cfg)
+    comparisons: list[Comparison] = []
+    for dataset_dict, inputs, output in predict_dataset(cfg, model, dataset_name, args.num):
         path = Path(dataset_dict["file_name"])
-        comparison = Comparison(
-            path.name,
-            read_picture(path, annotated_wh=(dataset_dict["width"], dataset_dict["height"])),
-            objects_in(dataset_dict, masks=cfg.MODEL.MASK_ON),
-            objects_found(output).above(args.threshold),
-        )
+        picture = read_picture(path, annotated_wh=(dataset_dict["width"], dataset_dict["height"]))
+        truth = objects_in(dataset_dict, masks=cfg.MODEL.MASK_ON)
+        comparison = Comparison(path.name, picture, truth, objects_found(output).above(args.threshold))
         save_comparisons([comparison], class_names, args.output / f"{path.stem}.png")
+        if len(comparisons) < args.attention:
+            instances, queries, attention = look_into(model, inputs, args.threshold)
+            found = objects_found({"instances": instances})
+            save_attention(picture, attention, found, queries, class_names, args.output / f"{path.stem}_attention.png")
         comparisons.append(comparison)
     save_comparisons(comparisons, class_names, args.output / "overview.png", columns=3)
     metrics = Path(cfg.OUTPUT_DIR) / "metrics.json"
