@@ -91,7 +91,8 @@ def test_visualize_writes_a_picture_for_each_of_the_test_set_and_the_curves(data
     )
     assert status == 0, output
     names = {path.name for path in tmp_path.iterdir()}
-    assert len(names) == 5 and {"overview.png", "curves.png"} <= names
+    assert len(names) == 7 and {"overview.png", "curves.png"} <= names
+    assert len([name for name in names if name.endswith("_attention.png")]) == 2
     for name in names:
         with Image.open(tmp_path / name) as picture:
             assert len(picture.convert("RGB").getcolors(1 << 24)) > 50, f"{name} is not blank"
