@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
+from torch import Tensor
 
 from d2_detr.data.coco import as_rle
 from d2_detr.data.panoptic import read_segments
@@ -34,15 +35,21 @@ def objects_in(dataset_dict: dict[str, Any], *, masks: bool) -> Objects:
 
 def objects_found(output: dict[str, Any]) -> Objects:
     """The segments of what Detr gives for a picture, or its instances where there are none."""
-    if "panoptic_seg" not in output:
-        instances: Instances = output["instances"].to("cpu")
-        return Objects(
-            instances.pred_boxes.tensor.numpy(),
-            instances.pred_classes.numpy(),
-            instances.scores.numpy(),
-            instances.pred_masks.numpy() if instances.has("pred_masks") else None,
-        )
-    ids, segments = output["panoptic_seg"]
+    return segments_found(*output["panoptic_seg"]) if "panoptic_seg" in output else instances_found(output["instances"])
+
+
+def instances_found(instances: Instances) -> Objects:
+    instances = instances.to("cpu")
+    return Objects(
+        instances.pred_boxes.tensor.numpy(),
+        instances.pred_classes.numpy(),
+        instances.scores.numpy(),
+        instances.pred_masks.numpy() if instances.has("pred_masks") else None,
+    )
+
+
+def segments_found(ids: Tensor, segments: list[dict[str, Any]]) -> Objects:
+    """Things and stuff of a panoptic segmentation (see panoptic_segmentation); stuff has no box."""
     masks = BitMasks(np.array([ids.cpu().numpy() == segment["id"] for segment in segments]).reshape(-1, *ids.shape))
     boxes = masks.get_bounding_boxes().tensor.numpy()
     boxes[[not segment["isthing"] for segment in segments]] = NO_BOX

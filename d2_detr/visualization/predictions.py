@@ -13,10 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
+from d2_detr.errors import InputError
 from d2_detr.files import replacing
 
 COLOURS = ("#e6194b", "#0a7bd6", "#f58231", "#911eb4", "#2aa198", "#808000", "#c2185b", "#5d4037")
 MASK_OPACITY = 0.45
+FORMATS = (".png", ".jpg", ".jpeg")
+DRAWING_INCHES = 5.0  # of the longer side of a picture on its own
+SMALLEST_DRAWING = 640  # pixels of that side
 
 
 class Objects(NamedTuple):
@@ -64,9 +68,34 @@ def save_comparisons(
         figure.savefig(temporary, format="png", dpi=120)
 
 
+def save_objects(picture: np.ndarray, objects: Objects, class_names: Sequence[str], path: Path) -> None:
+    """Write a picture (H, W, 3), uint8, RGB, with objects in it, at its own size; a small one is enlarged until the
+    names of classes can be read.
+
+    Raises:
+        InputError: the name does not end with one of FORMATS.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(f"{path}: a drawing is written as {', '.join(FORMATS)}; give it such a name")
+    height, width = picture.shape[:2]
+    # Names and lines have a size in inches, and so have the same share of every picture.
+    dpi = max(height, width, SMALLEST_DRAWING) / DRAWING_INCHES
+    zoom = max(1, SMALLEST_DRAWING / max(height, width))
+    # Older releases of matplotlib cut 799.9999 pixels off to 799.
+    figure = Figure(figsize=[(round(side * zoom) + 0.01) / dpi for side in (width, height)])
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    draw_objects(axes, picture, objects, class_names)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=dpi, pil_kwargs={"quality": 90})
+
+
 def draw_objects(axes: Axes, picture: np.ndarray, objects: Objects, class_names: Sequence[str]) -> None:
     """Show a picture with the box, mask, class name and score of each object."""
-    axes.imshow(picture if objects.masks is None else _painted(picture, objects), interpolation="nearest")
+    height, width = picture.shape[:2]
+    painted = picture if objects.masks is None else _painted(picture, objects)
+    # Boxes are measured from the corner of the first pixel, not from its middle.
+    axes.imshow(painted, interpolation="nearest", extent=(0, width, height, 0))
     scores = [None] * len(objects.classes) if objects.scores is None else objects.scores
     for i, ((x0, y0, x1, y1), label, score) in enumerate(zip(objects.boxes_xyxy, objects.classes, scores, strict=True)):
         colour = COLOURS[label % len(COLOURS)]
@@ -75,8 +104,10 @@ def draw_objects(axes: Axes, picture: np.ndarray, objects: Objects, class_names:
         else:
             axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1.5))
         text = class_names[label] if score is None else f"{class_names[label]} {score:.2f}"
+        above = "bottom" if y0 > max(height, width) / 40 else "top"  # of the corner, where there is room
         box = {"facecolor": colour, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
-        axes.text(x0, y0, text, color="white", fontsize=5.5, verticalalignment="bottom", bbox=box, clip_on=True)
+        style = {"color": "white", "fontsize": 5.5, "verticalalignment": above, "bbox": box, "clip_on": True}
+        axes.text(x0, y0, text, **style, zorder=3 + (score or 0))  # the surer name on top
 
 
 def _painted(picture: np.ndarray, objects: Objects) -> np.ndarray:

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
@@ -12,6 +13,7 @@ from d2_detr.visualization.predictions import (
     _painted,
     draw_objects,
     save_comparisons,
+    save_objects,
 )
 
 BOX = np.array([[10.0, 20.0, 60.0, 70.0]])
@@ -74,4 +76,27 @@ def test_what_has_no_box_is_named_inside_its_mask(tmp_path):
     draw_objects(axes, np.zeros((100, 80, 3), np.uint8), objects, ["sky", "cat"])
     assert [text.get_text() for text in axes.texts] == ["sky 0.90", "cat 0.80"]
     assert len(axes.patches) == 1, "one box"
+    assert axes.texts[0].get_zorder() > axes.texts[1].get_zorder() >= 3, "the surer name on top"
     assert axes.texts[1].get_position() == _inside(objects.masks[1])
+
+
+def test_boxes_are_drawn_around_the_pixels_that_they_hold():
+    figure = Figure(figsize=(1, 1))
+    axes = figure.add_axes((0, 0, 1, 1))
+    objects = Objects(np.array([[0.0, 0, 2, 3]]), np.array([0]), np.array([0.9]))
+    draw_objects(axes, np.zeros((4, 4, 3), np.uint8), objects, ["cat"])
+    assert axes.images[0].get_extent() == [*axes.get_xlim(), *axes.get_ylim()] == [0, 4, 4, 0]
+    assert axes.texts[0].get_verticalalignment() == "top", "inside, where the border is near"
+
+
+@pytest.mark.parametrize(
+    ("size_hw", "drawn_wh"), [((480, 731), (731, 480)), ((128, 127), (635, 640)), ((37, 643), (643, 37))]
+)
+def test_a_picture_with_objects_has_its_own_size_and_small_ones_are_enlarged(tmp_path, size_hw, drawn_wh):
+    nothing = Objects(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
+    picture = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    save_objects(picture, nothing, [], tmp_path / "out.png")
+    with Image.open(tmp_path / "out.png") as drawing:
+        assert drawing.size == drawn_wh
+        if drawn_wh == size_hw[::-1]:
+            assert np.array_equal(np.asarray(drawing.convert("RGB")), picture), "not a pixel is changed"

@@ -1,0 +1,121 @@
+"""The config and the classes of a trained model, from its checkpoint alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from d2_detr.checkpoint.architecture import Architecture, architecture_of
+from d2_detr.checkpoint.class_head import LabelMap, UndecidedRows, read_head
+from d2_detr.checkpoint.convert import CLASS_HEAD
+from d2_detr.checkpoint.fit import QUERIES
+from d2_detr.checkpoint.layouts import Format, StateDict, detect_format, to_common
+from d2_detr.checkpoint.metadata import Metadata, metadata_of
+from d2_detr.checkpoint.read import read_checkpoint
+from d2_detr.checkpoint.weights import local_weights
+from d2_detr.checkpoint.write import DEFAULT_HEADS
+from d2_detr.engine.setup import load_config
+from d2_detr.errors import InputError, naming
+
+from detectron2.config import CfgNode
+
+logger = logging.getLogger(__name__)
+
+# Of a training's config what decides about predictions; the rest is of its data and its machine.
+SECTIONS = ("MODEL", "INPUT")
+
+
+def config_of(weights: str, opts: Sequence[str] = ()) -> tuple[CfgNode, LabelMap]:
+    """The config that builds the model of a checkpoint, with MODEL.WEIGHTS set, and its classes with their names.
+
+    The checkpoints of this plugin hold theirs. Of another layout the sizes follow from the tensors, and the rest is
+    that of the published models. What leaves no trace in tensors is taken from what lies beside them; else it is 8
+    attention heads, and no dilation (DC5) unless the file name has "dc5" in it, as the published ones do.
+
+    Args:
+        weights: whatever MODEL.WEIGHTS takes: a path, an https address, a name as detr://r50.
+        opts: KEY VALUE pairs that win over what the checkpoint says.
+
+    Raises:
+        FileNotFoundError, ConnectionError, InputError: it cannot be had or read, is not a whole DETR, or has another
+            config than this plugin's; or a key of `opts` does not exist.
+    """
+    file = local_weights(weights)
+    checkpoint = read_checkpoint(file)
+    with naming(weights):
+        format = detect_format(checkpoint["model"])
+        common, _ = to_common(checkpoint["model"], format)
+        architecture = architecture_of(common)
+        if missing := [name for name in (*CLASS_HEAD, QUERIES) if name not in common]:
+            raise InputError(f"{missing[0]} is missing: the model has to be trained before it finds anything")
+        metadata = metadata_of(checkpoint)
+        label_map = _label_map(common, format, metadata.label_map)
+        if "config" in checkpoint:
+            saved = yaml.safe_load(checkpoint["config"])
+        else:
+            saved = _config_of_sizes(architecture, metadata, label_map, dilated="dc5" in file.name.lower())
+        cfg = load_config("Base-DETR.yaml", [])
+        device = cfg.MODEL.DEVICE  # the one that the model was trained on may not be here
+        try:
+            cfg.merge_from_other_cfg(type(cfg)({section: saved.get(section, {}) for section in SECTIONS}))
+            cfg.MODEL.DEVICE = device
+            cfg.MODEL.WEIGHTS = weights
+            cfg.MODEL.DETR.FROZEN_WEIGHTS = ""
+            cfg.MODEL.DETR.NUM_CLASSES = len(label_map)
+            cfg.merge_from_list(list(opts))
+        except (KeyError, ValueError, AssertionError) as error:
+            raise InputError(f"config of the checkpoint, with {' '.join(opts) or 'no options'}: {error}") from error
+    return cfg, label_map
+
+
+def _label_map(common: StateDict, format: Format, known: LabelMap | None) -> LabelMap:
+    """The classes that the head is read as when the model is loaded; one that nobody names is called by its id."""
+    weight, bias = (common[name] for name in CLASS_HEAD)
+    try:
+        head, _ = read_head(weight, bias, format, label_map=known)
+    except UndecidedRows:
+        # Row = category id in both readings, and a row 0 that was never used finds nothing.
+        head, _ = read_head(weight, bias, format, first_class_id=0)
+    ids = head.label_map.ids
+    return LabelMap(ids, head.label_map.names or tuple(f"class {category_id}" for category_id in ids))
+
+
+def _config_of_sizes(
+    architecture: Architecture, metadata: Metadata, label_map: LabelMap, *, dilated: bool
+) -> dict[str, Any]:
+    """What differs from Base-DETR.yaml in a model of these sizes; `dilated` where the metadata do not say."""
+    if architecture.depth is None:
+        raise InputError(f"its backbone is {architecture.backbone}, and no config of this plugin's lies beside it")
+    masks = architecture.mask_head
+    num_heads = masks.num_heads if masks else metadata.num_heads
+    if num_heads is None or metadata.dilation is None:
+        logger.info(
+            "The checkpoint does not tell all: taken for %d attention heads and %s dilation (DC5)",
+            num_heads or DEFAULT_HEADS, "a" if dilated else "no",
+        )  # fmt: skip
+    is_coco_panoptic = label_map.ids == LabelMap.coco_panoptic().ids
+    return {
+        "MODEL": {
+            "MASK_ON": masks is not None,
+            "RESNETS": {
+                "DEPTH": architecture.depth,
+                "OUT_FEATURES": [f"res{architecture.stages + 1}"],
+                "RES5_DILATION": 2 if (dilated if metadata.dilation is None else metadata.dilation) else 1,
+            },
+            "DETR": {
+                "HIDDEN_DIM": architecture.hidden_dim,
+                "NHEADS": num_heads or DEFAULT_HEADS,
+                "DIM_FEEDFORWARD": architecture.dim_feedforward,
+                "ENC_LAYERS": architecture.encoder_layers,
+                "DEC_LAYERS": architecture.decoder_layers,
+                "PRE_NORM": architecture.pre_norm,
+                "NUM_OBJECT_QUERIES": architecture.num_queries,
+                "PANOPTIC_ON": is_coco_panoptic and masks is not None,
+                # Its things come first.
+                "STUFF_CLASSES": tuple(range(len(LabelMap.coco()), len(label_map))) if is_coco_panoptic else (),
+            },
+        }
+    }
