@@ -70,7 +70,7 @@ def add_detr_config(cfg: CfgNode) -> None:
     # For fp16 use Detectron2's SOLVER.AMP instead; both at once is an error.
     detr.AUTOCAST = "off"
 
-    # Folder of a dataset of one's own in COCO layout, registered as custom_train and custom_val; "" for none.
+    # Folder of a dataset of one's own (layouts: data/layouts.py), registered as custom_train and custom_val; "" for none.
     cfg.DATASETS.CUSTOM = ""
 
     # "ADAMW" or "SGD".
@@ -79,6 +79,11 @@ def add_detr_config(cfg: CfgNode) -> None:
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
     # Length of the training in epochs; 0 uses MAX_ITER. When it is set, STEPS are fractions of the whole in (0, 1).
     cfg.SOLVER.MAX_EPOCHS = 0
+
+    # Epochs from one evaluation to the next; 0 uses EVAL_PERIOD, which counts iterations.
+    cfg.TEST.EVAL_EPOCHS = 0
+    # A training, and an evaluation, ends with report.html in OUTPUT_DIR.
+    cfg.TEST.REPORT = True
 
     # Evaluations without a better AP after which the training ends; 0 for never.
     cfg.SOLVER.PATIENCE = 0

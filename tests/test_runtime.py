@@ -121,11 +121,10 @@ def test_a_wheel_carries_configs_and_the_embedded_part_and_trains(drawn_balloons
         assert name in names
     assert not any(name.startswith(("tests/", "tools/", "detectron2/")) for name in names)
     script = (
-        "import d2_detr, sys, argparse; from d2_detr.engine import Trainer, setup;"
+        "import d2_detr; from d2_detr.engine import Trainer, load_config, setup;"
         "opts = 'SOLVER.MAX_ITER 2 SOLVER.STEPS () MODEL.DETR.HIDDEN_DIM 32 MODEL.DETR.NHEADS 4 MODEL.DEVICE cpu "
         "SOLVER.IMS_PER_BATCH 2 DATALOADER.NUM_WORKERS 0 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64'.split();"
-        "cfg = setup(argparse.Namespace(config_file='detr_compact_balloon_drawn.yaml', opts=opts, eval_only=False,"
-        " resume=False)); Trainer(cfg).train(); print(d2_detr.__file__)"
+        "Trainer(setup(load_config('detr_compact_balloon_drawn.yaml', opts))).train(); print(d2_detr.__file__)"
     )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"PYTHONPATH": str(tmp_path / "site"), "DETECTRON2_DATASETS": str(drawn_balloons.parent)}

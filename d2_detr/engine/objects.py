@@ -10,7 +10,7 @@ from torch import Tensor
 
 from d2_detr.data.coco import as_rle
 from d2_detr.data.panoptic import read_segments
-from d2_detr.visualization.predictions import Objects
+from d2_detr.objects import Objects
 
 from detectron2.structures import BitMasks, BoxMode, Instances
 
@@ -30,6 +30,7 @@ def objects_in(dataset_dict: dict[str, Any], *, masks: bool) -> Objects:
         np.array(boxes, dtype=float).reshape(-1, 4),
         np.array([a["category_id"] for a in annotations], dtype=int),
         masks=np.array([_mask(a, size_hw) for a in annotations]).reshape(-1, *size_hw) if masks else None,
+        crowds=np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool),
     )
 
 

@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.data.pictures import read_picture
 from d2_detr.errors import InputError
-from d2_detr.visualization.predictions import Objects, save_objects
+from d2_detr.objects import Objects
+from d2_detr.visualization.predictions import save_objects
 
 # A path, a picture of Pillow's, or an array (H, W, 3), uint8, RGB.
 Picture = str | Path | Image.Image | np.ndarray
@@ -66,7 +67,7 @@ class Prediction:
         return [self._coco_result(i) | {"image_id": image_id} for i in range(len(self.shown.classes))]
 
     def _coco_result(self, i: int) -> dict[str, Any]:
-        boxes_xyxy, classes, scores, masks = self.shown
+        boxes_xyxy, classes, scores, masks, _ = self.shown
         x0, y0, x1, y1 = boxes_xyxy[i].tolist()
         entry: dict[str, Any] = {
             "category_id": self.label_map.ids[classes[i]],

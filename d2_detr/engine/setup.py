@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -28,68 +29,92 @@ from detectron2.utils.logger import setup_logger
 logger = logging.getLogger(__name__)
 
 
-def load_config(config_file: str, opts: list[str], data: str = "") -> CfgNode:
+def load_config(config_file: str, opts: Sequence[str], data: str = "") -> CfgNode:
     """Defaults, overridden by a file (a path or the bare name of a shipped one) and by KEY VALUE pairs.
 
     MODEL.DEVICE "cuda" becomes "cpu" where there is no CUDA device. A dataset of one's own is registered.
 
     Args:
-        data: folder of a dataset in COCO layout, in place of the file's datasets; its classes are counted.
+        data: folder of a dataset of one's own (see data/layouts.py), in place of the file's datasets; its classes are
+            counted.
 
     Raises:
         InputError: no such file, or a key that does not exist.
     """
     cfg = get_cfg()
     add_detr_config(cfg)
-    try:
-        if config_file:
+    if config_file:
+        try:
             cfg.merge_from_file(str(config_path(config_file)), allow_unsafe=False)
-        if data:
-            complete = cfg.clone()
-            complete.merge_from_list(opts)
-            suffix = panoptic.SUFFIX if complete.MODEL.DETR.PANOPTIC_ON else ""
-            cfg.DATASETS.CUSTOM = data
-            cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (custom.TRAIN + suffix,), (custom.VAL + suffix,)
-            cfg.MODEL.DETR.NUM_CLASSES = -1
-        cfg.merge_from_list(opts)
-    except KeyError as error:
-        raise InputError(f"config {config_file} {' '.join(opts)}: {error.args[0]}") from error
-    except AssertionError as error:
-        raise InputError(f"options {' '.join(opts)}: {error}; options come in pairs, KEY VALUE") from error
+        except KeyError as error:
+            raise InputError(f"config {config_file}: {error.args[0]}") from error
+    if data:
+        complete = cfg.clone()
+        merge_options(complete, opts)
+        suffix = panoptic.SUFFIX if complete.MODEL.DETR.PANOPTIC_ON else ""
+        cfg.DATASETS.CUSTOM = data
+        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (custom.TRAIN + suffix,), (custom.VAL + suffix,)
+        cfg.MODEL.DETR.NUM_CLASSES = -1
+    merge_options(cfg, opts)
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"  # Detectron2's default names a GPU that this machine does not have
-    if cfg.DATASETS.CUSTOM:
-        custom.register_custom(cfg.DATASETS.CUSTOM)
+    register_datasets(cfg)
     return cfg
 
 
-def setup(args: argparse.Namespace) -> CfgNode:
+def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
+    """Put KEY VALUE pairs into a config.
+
+    Raises:
+        InputError: a key that does not exist, or a value of another type than the key's.
+    """
+    try:
+        cfg.merge_from_list(list(opts))
+    except (KeyError, ValueError) as error:
+        raise InputError(f"options {' '.join(map(str, opts))}: {error.args[0]}") from error
+    except AssertionError as error:
+        raise InputError(f"options {' '.join(opts)}: {error}; options come in pairs, KEY VALUE") from error
+
+
+def register_datasets(cfg: CfgNode) -> None:
+    if cfg.DATASETS.CUSTOM:
+        custom.register_custom(cfg.DATASETS.CUSTOM)
+
+
+def setup(cfg: CfgNode, *, evaluation_only: bool = False, resume: bool = False) -> CfgNode:
     """The config of a run, with what follows from the data filled in, and Detectron2's default_setup done.
 
     Mistakes in the data and in MODEL.WEIGHTS show here, before anything is written but a line in the log.
 
     The config that is logged and written to OUTPUT_DIR has the class count, the stuff and the iterations as numbers, so
     that it repeats the run and builds the model without the data.
+
+    Args:
+        resume: a checkpoint in OUTPUT_DIR, if there is one, comes in place of MODEL.WEIGHTS.
     """
-    cfg = load_config(args.config_file, args.opts, getattr(args, "data", ""))
+    cfg = cfg.clone()
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="d2_detr")
+    register_datasets(cfg)  # in this process
     check_num_classes(cfg)
     cfg.MODEL.DETR.NUM_CLASSES = resolve_num_classes(cfg)
     if cfg.MODEL.DETR.PANOPTIC_ON:
         panoptic.check_panoptic((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     cfg.MODEL.DETR.STUFF_CLASSES = resolve_stuff_classes(cfg)
-    if not args.eval_only:
+    if not evaluation_only:
         resolve_schedule(cfg)
         resolve_weights(cfg)
     if comm.is_main_process():
-        if not (args.resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()):
-            check_weights(cfg, evaluation_only=args.eval_only)
-        look_at_data(cfg, evaluation_only=args.eval_only)
+        if not (resume and is_begun(cfg.OUTPUT_DIR)):
+            check_weights(cfg, evaluation_only=evaluation_only)
+        look_at_data(cfg, evaluation_only=evaluation_only)
     cfg.freeze()
-    if args.config_file:
-        args.config_file = str(config_path(args.config_file))  # default_setup copies the file to the log
-    default_setup(cfg, args)
+    default_setup(cfg, argparse.Namespace(eval_only=evaluation_only, resume=resume))
     return cfg
+
+
+def is_begun(output_dir: str | Path) -> bool:
+    """Whether a training has left a checkpoint there to go on from."""
+    return (Path(output_dir) / "last_checkpoint").is_file()
 
 
 def check_weights(cfg: CfgNode, *, evaluation_only: bool) -> None:
@@ -118,7 +143,7 @@ def resolve_weights(cfg: CfgNode) -> None:
 
 
 def resolve_schedule(cfg: CfgNode) -> None:
-    """Turn SOLVER.MAX_EPOCHS, with STEPS as fractions of the whole, into MAX_ITER and STEPS in iterations."""
+    """Turn SOLVER.MAX_EPOCHS, with STEPS as fractions of the whole, and TEST.EVAL_EPOCHS into iterations."""
     solver = cfg.SOLVER
     fractions = all(0 < step < 1 for step in solver.STEPS)
     if solver.MAX_EPOCHS < 0:
@@ -128,17 +153,25 @@ def resolve_schedule(cfg: CfgNode) -> None:
             f"SOLVER.STEPS {solver.STEPS} with MAX_EPOCHS {solver.MAX_EPOCHS}: steps are fractions of the training in "
             "(0, 1) when MAX_EPOCHS is set, and iterations when it is 0"
         )
+    if not (solver.MAX_EPOCHS or cfg.TEST.EVAL_EPOCHS):
+        return
+    epoch = num_train_pictures(cfg) / solver.IMS_PER_BATCH  # in iterations
     if solver.MAX_EPOCHS:
-        num_pictures = len(
-            get_detection_dataset_dicts(
-                cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, check_consistency=False
-            )
-        )
-        solver.MAX_ITER = math.ceil(solver.MAX_EPOCHS * num_pictures / solver.IMS_PER_BATCH)
+        solver.MAX_ITER = math.ceil(solver.MAX_EPOCHS * epoch)
         solver.STEPS = tuple(round(step * solver.MAX_ITER) for step in solver.STEPS)
         logger.info(
             "%s epochs of %d pictures, %d at a time: %d iterations%s",
-            solver.MAX_EPOCHS, num_pictures, solver.IMS_PER_BATCH, solver.MAX_ITER,
+            solver.MAX_EPOCHS, num_train_pictures(cfg), solver.IMS_PER_BATCH, solver.MAX_ITER,
             f", rate lowered at {', '.join(map(str, solver.STEPS))}" if solver.STEPS else "",
         )  # fmt: skip
         solver.MAX_EPOCHS = 0
+    if cfg.TEST.EVAL_EPOCHS:
+        cfg.TEST.EVAL_PERIOD = math.ceil(cfg.TEST.EVAL_EPOCHS * epoch)
+        cfg.TEST.EVAL_EPOCHS = 0
+
+
+def num_train_pictures(cfg: CfgNode) -> int:
+    dicts = get_detection_dataset_dicts(
+        cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, check_consistency=False
+    )
+    return len(dicts)

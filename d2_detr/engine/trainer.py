@@ -44,6 +44,8 @@ class Trainer(DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
+        # Copied here, where no hook on it leads to the trainer.
+        self.ema = Ema(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
         model = parallel(model)
         self._losses: Mapping[str, Tensor] = {}
         model.register_forward_hook(self._keep_losses)
@@ -57,7 +59,6 @@ class Trainer(DefaultTrainer):
         self.stopped = False
         self._last_eval_results: dict = {}
         self.cfg = cfg
-        self.ema = Ema(self.checkpointer.model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
         if self.ema:
             self.checkpointer.weights = self.ema.weights
         self.register_hooks(self.build_hooks())

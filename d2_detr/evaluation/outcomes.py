@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from torchvision.ops import box_iou
+from torchvision.ops import box_area, box_iou
+
+from d2_detr.objects import Objects
 
 FOUND_IOU = 0.5
 NEAR_IOU = 0.1  # a box that overlaps an object of its class so much was meant for it
 
 
 class Outcome(Enum):
-    """Of a prediction, but MISSED, which is of an object; the value is the word for people."""
+    """Of a prediction, but MISSED, which is of an object, and IN_CROWD of both; the value is the word for people."""
 
     FOUND = "found"
     FALSE = "false"
@@ -29,14 +30,10 @@ class Outcome(Enum):
     DUPLICATE = "duplicate"
     WRONG_CLASS = "wrong class"
     MISSED = "missed"
+    IN_CROWD = "in a crowd"
 
 
-class Boxes(NamedTuple):
-    """boxes_xyxy (N, 4), classes (N,), and of predictions scores (N,)."""
-
-    boxes_xyxy: np.ndarray
-    classes: np.ndarray
-    scores: np.ndarray | None = None
+MISTAKES = tuple(outcome for outcome in Outcome if outcome not in (Outcome.FOUND, Outcome.IN_CROWD))
 
 
 @dataclass(frozen=True)
@@ -51,25 +48,37 @@ class Outcomes:
 
     @property
     def mistakes(self) -> int:
-        return sum(self.count(outcome) for outcome in Outcome if outcome is not Outcome.FOUND)
+        return sum(map(self.count, MISTAKES))
 
 
-def outcomes(truth: Boxes, predicted: Boxes) -> Outcomes:
+def outcomes(truth: Objects, predicted: Objects) -> Outcomes:
     """Match the predictions of a picture, the surest first, each with the object of its class that it overlaps most
-    among those that are not taken."""
-    iou = box_iou(*(torch.from_numpy(np.asarray(b.boxes_xyxy, float).reshape(-1, 4)) for b in (predicted, truth)))
-    iou = iou.numpy()
-    same_class = np.asarray(predicted.classes)[:, None] == np.asarray(truth.classes)[None]
-    free = np.ones(len(truth.classes), bool)
+    among those that are not taken. What lies in a crowd of its class counts for nothing, as in COCO's AP."""
+    iou, inside = _overlaps(predicted.boxes_xyxy, truth.boxes_xyxy)
+    crowds = np.zeros(len(truth.classes), bool) if truth.crowds is None else truth.crowds
+    iou[:, crowds] = 0
+    same_class = predicted.classes[:, None] == truth.classes[None]
+    in_crowd = (inside[:, crowds] * same_class[:, crowds]).max(1, initial=0) >= FOUND_IOU
+    free = ~crowds
     of_predictions = [Outcome.FALSE] * len(predicted.classes)
-    for i in np.argsort(-np.asarray(predicted.scores), kind="stable"):
+    for i in np.argsort(-predicted.scores, kind="stable"):
         candidates = np.where(same_class[i] & free, iou[i], 0)
         if candidates.max(initial=0) >= FOUND_IOU:
             free[candidates.argmax()] = False
             of_predictions[i] = Outcome.FOUND
         else:
-            of_predictions[i] = _mistake(iou[i], same_class[i])
-    return Outcomes(of_predictions, [Outcome.MISSED if is_free else Outcome.FOUND for is_free in free])
+            of_predictions[i] = Outcome.IN_CROWD if in_crowd[i] else _mistake(iou[i], same_class[i])
+    of_objects = [Outcome.MISSED if is_free else Outcome.FOUND for is_free in free]
+    return Outcomes(of_predictions, [Outcome.IN_CROWD if c else o for o, c in zip(of_objects, crowds, strict=True)])
+
+
+def _overlaps(boxes_xyxy: np.ndarray, others_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """IoU (P, M), and the share of each box that lies inside each of the others (P, M)."""
+    boxes, others = (torch.as_tensor(b, dtype=torch.float64).reshape(-1, 4) for b in (boxes_xyxy, others_xyxy))
+    iou = box_iou(boxes, others)
+    # From IoU = I / (A + B - I) follows I.
+    intersection = (box_area(boxes)[:, None] + box_area(others)) * iou / (1 + iou)
+    return iou.numpy(), (intersection / box_area(boxes)[:, None].clamp(min=1e-9)).numpy()
 
 
 def _mistake(iou: np.ndarray, same_class: np.ndarray) -> Outcome:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from d2_detr.files import replacing
 from d2_detr.modeling.transformer import Transformer
-from d2_detr.visualization.predictions import COLOURS, Objects
+from d2_detr.objects import Objects
+from d2_detr.visualization.predictions import COLOURS
 
 # Where the encoder is looked at when nothing else is asked for: x, y in [0, 1] of the picture.
 POINTS = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))

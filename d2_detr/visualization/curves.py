@@ -28,6 +28,7 @@ PANELS = {
     "learning rate": ("lr",),
 }
 COLUMNS = 4
+Runs = Mapping[str, Sequence[dict]]  # the metrics of trainings by name
 LINES = ("-", (0, (1, 1)), "-.")  # of the metrics of a panel
 VALIDATION = (0, (4, 2))
 
@@ -53,30 +54,40 @@ def read_metrics(path: str | Path) -> list[dict]:
     return lines
 
 
-def save_curves(runs: Mapping[str, Sequence[dict]], path: Path) -> None:
+def save_curves(runs: Runs, path: Path) -> None:
     """Write one image with a panel for each loss, the two errors, AP and the rate over the iterations.
 
     Args:
-        runs: the metrics of one or several trainings by name, each in a colour of its own. Panels of what none of them
-            measured are left out.
+        runs: each in a colour of its own. Panels of what none of them measured are left out.
     """
-    measured = {name for metrics in runs.values() for line in metrics for name in line}
-    panels = {title: names for title, names in PANELS.items() if measured & set(names)}
-    rows = max(1, math.ceil(len(panels) / COLUMNS))
+    titles = measured_panels(runs)
+    rows = max(1, math.ceil(len(titles) / COLUMNS))
     figure = Figure(figsize=(3.5 * COLUMNS, 3 * rows), layout="constrained")
     grid = figure.subplots(rows, COLUMNS, squeeze=False).flat
-    for axes in grid[len(panels) :]:
+    for axes in grid[len(titles) :]:
         axes.set_axis_off()
-    for axes, (title, names) in zip(grid, panels.items(), strict=False):
-        for number, (run, metrics) in enumerate(runs.items()):
-            run = run if len(runs) > 1 else "training"
-            for name, line in zip(names, LINES, strict=False):
-                label = run if len(names) == 1 else f"{run}, {name.rpartition('/')[2]}"
-                _draw(axes, metrics, name, label, f"C{number}", line)
-                _draw(axes, metrics, f"validation/{name}", f"{run}, validation", f"C{number}", VALIDATION)
-        _finish(axes, title)
+    for axes, title in zip(grid, titles, strict=False):
+        draw_panel(axes, title, runs)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
+
+
+def measured_panels(runs: Runs) -> list[str]:
+    """The titles of the panels that would not be empty."""
+    measured = {name for metrics in runs.values() for line in metrics for name in line}
+    return [title for title, names in PANELS.items() if measured & set(names)]
+
+
+def draw_panel(axes: Axes, title: str, runs: Runs) -> None:
+    """Draw the panel of PANELS with this title."""
+    several = len(PANELS[title]) > 1
+    for number, (run, metrics) in enumerate(runs.items()):
+        of_run = [run] if len(runs) > 1 else []
+        for name, line in zip(PANELS[title], LINES, strict=False):
+            of_metric = [*of_run, name.rpartition("/")[2]] if several else of_run
+            _draw(axes, metrics, name, ", ".join(of_metric) or "training", f"C{number}", line)
+            _draw(axes, metrics, f"validation/{name}", ", ".join([*of_run, "validation"]), f"C{number}", VALIDATION)
+    _finish(axes, title)
 
 
 def _draw(axes: Axes, metrics: Sequence[dict], name: str, label: str, colour: str, line: object) -> None:

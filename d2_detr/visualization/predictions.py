@@ -15,29 +15,13 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from d2_detr.errors import InputError
 from d2_detr.files import replacing
+from d2_detr.objects import Objects
 
 COLOURS = ("#e6194b", "#0a7bd6", "#f58231", "#911eb4", "#2aa198", "#808000", "#c2185b", "#5d4037")
 MASK_OPACITY = 0.45
 FORMATS = (".png", ".jpg", ".jpeg")
 DRAWING_INCHES = 5.0  # of the longer side of a picture on its own
 SMALLEST_DRAWING = 640  # pixels of that side
-
-
-class Objects(NamedTuple):
-    """Objects in one picture (H, W).
-
-    boxes_xyxy (N, 4) in its pixels, NaN for what has none, as stuff; classes (N,) from 0; scores (N,), None for truth;
-    masks (N, H, W), bool, None without.
-    """
-
-    boxes_xyxy: np.ndarray
-    classes: np.ndarray
-    scores: np.ndarray | None = None
-    masks: np.ndarray | None = None
-
-    def above(self, threshold: float) -> Objects:
-        keep = self.scores > threshold
-        return Objects(*(None if values is None else values[keep] for values in self))
 
 
 class Comparison(NamedTuple):

@@ -1,6 +1,5 @@
 """MODEL.DETR.FROZEN_WEIGHTS: a trained detector stays as it is, a mask head learns beside it."""
 
-import argparse
 import logging
 
 import pytest
@@ -53,9 +52,7 @@ def trainer_of(opts, *more):
 
 
 def start(opts, *more, eval_only=False, resume=False):
-    return setup(
-        argparse.Namespace(config_file=MASKS, opts=[*opts, *more], eval_only=eval_only, resume=resume, data="")
-    )
+    return setup(load_config(MASKS, [*opts, *more]), evaluation_only=eval_only, resume=resume)
 
 
 def assert_detector_is(model, state_dict):

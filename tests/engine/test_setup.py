@@ -1,5 +1,3 @@
-import argparse
-
 import pytest
 import torch
 
@@ -31,6 +29,13 @@ def test_epochs_become_iterations_and_fractions_become_steps(sixty_one_pictures)
     assert cfg.SOLVER.STEPS == (152, 244)
     resolve_schedule(cfg)
     assert cfg.SOLVER.MAX_ITER == 305, "a config that was written repeats the run"
+
+
+def test_evaluations_are_counted_in_epochs_too(sixty_one_pictures):
+    cfg = config(sixty_one_pictures, MAX_ITER=100, IMS_PER_BATCH=4)
+    cfg.TEST.EVAL_EPOCHS = 2
+    resolve_schedule(cfg)
+    assert (cfg.TEST.EVAL_PERIOD, cfg.TEST.EVAL_EPOCHS, cfg.SOLVER.MAX_ITER) == (31, 0, 100)  # 2 x 61 / 4
 
 
 def test_without_epochs_the_iterations_stay(sixty_one_pictures):
@@ -81,10 +86,7 @@ def own_data(monkeypatch, tmp_path):
 
 def start(root, output_dir, *opts, eval_only=False):
     opts = ["OUTPUT_DIR", str(output_dir), "MODEL.DEVICE", "cpu", "MODEL.DETR.AUTOCAST", "off", *map(str, opts)]
-    args = argparse.Namespace(
-        config_file="detr_compact_balloon.yaml", opts=opts, data=str(root), eval_only=eval_only, resume=False
-    )
-    return setup(args)
+    return setup(load_config("detr_compact_balloon.yaml", opts, str(root)), evaluation_only=eval_only)
 
 
 def edit(root, change):
@@ -169,8 +171,5 @@ def test_weights_that_leave_the_class_head_untrained_are_no_start_for_an_evaluat
 def test_a_run_that_is_resumed_does_not_ask_for_the_weights_that_it_began_with(own_data, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "last_checkpoint").write_text("model_0000001.pth")
-    args = argparse.Namespace(
-        config_file="detr_compact_balloon.yaml", data=str(own_data), eval_only=False, resume=True,
-        opts=["OUTPUT_DIR", str(tmp_path / "run"), "MODEL.WEIGHTS", "no_longer_there.pth"],
-    )  # fmt: skip
-    setup(args)
+    opts = ["OUTPUT_DIR", str(tmp_path / "run"), "MODEL.WEIGHTS", "no_longer_there.pth"]
+    setup(load_config("detr_compact_balloon.yaml", opts, str(own_data)), resume=True)

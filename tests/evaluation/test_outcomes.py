@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2_detr.evaluation.outcomes import Boxes, Outcome, curve, outcomes
+from d2_detr.evaluation.outcomes import Outcome, curve, outcomes
+from d2_detr.objects import Objects
 
 CAT, DOG = 0, 1
 OBJECT = [10, 10, 30, 30]
@@ -14,9 +15,9 @@ OBJECT = [10, 10, 30, 30]
 def boxes(*entries):
     """Each x0, y0, x1, y1, class and, for predictions, a score."""
     if not entries:
-        return Boxes(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
+        return Objects(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
     rows = np.array(entries, float)
-    return Boxes(rows[:, :4], rows[:, 4].astype(int), rows[:, 5] if rows.shape[1] > 5 else None)
+    return Objects(rows[:, :4], rows[:, 4].astype(int), rows[:, 5] if rows.shape[1] > 5 else None)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,17 @@ def test_pictures_without_objects_or_predictions():
     assert outcomes(boxes(), boxes([*OBJECT, CAT, 0.9])).of_predictions == [Outcome.FALSE]
     assert outcomes(boxes([*OBJECT, CAT]), boxes()).count(Outcome.MISSED) == 1
     assert outcomes(boxes(), boxes()).mistakes == 0
+
+
+def test_what_lies_in_a_crowd_of_its_class_counts_for_nothing():
+    truth = boxes([*OBJECT, CAT], [50, 50, 90, 90, CAT])._replace(crowds=np.array([False, True]))
+    inside = [60, 60, 70, 70]
+    half_outside = [40, 50, 61, 90]
+    predicted = boxes([*OBJECT, CAT, 0.9], [*inside, CAT, 0.8], [*inside, DOG, 0.8], [*half_outside, CAT, 0.8])
+    result = outcomes(truth, predicted)
+    assert result.of_predictions == [Outcome.FOUND, Outcome.IN_CROWD, Outcome.FALSE, Outcome.IN_CROWD]
+    assert result.of_objects == [Outcome.FOUND, Outcome.IN_CROWD] and result.mistakes == 1
+    assert outcomes(truth, boxes([39, 50, 60, 90, CAT, 0.8])).of_predictions == [Outcome.FALSE], "the larger half is out"
 
 
 def test_precision_and_recall_at_each_score_and_the_best_threshold():

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from d2_detr.visualization.attention import Attention, recording, save_attention
-from d2_detr.visualization.predictions import Objects
+from d2_detr.objects import Objects
 from tests.modeling.small import picture, tiny
 
 

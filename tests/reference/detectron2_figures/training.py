@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import math
@@ -18,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from d2_detr.engine import Trainer, setup
+from d2_detr.engine import Trainer, load_config, setup
 from tests.reference.detectron2_figures.common import (
     logged,
     metrics_lines,
@@ -191,14 +190,8 @@ SGD_OPTIONS = "SOLVER.OPTIMIZER SGD SOLVER.BASE_LR 0.1 MODEL.META_ARCHITECTURE F
 def tiny_training(options: str) -> Iterator[tuple[Trainer, Path]]:
     """Four iterations on drawn shapes, done as tools/train_net.py does them, and their output folder."""
     with temporary_folder() as folder, mock.patch.dict(os.environ, {"D2_DETR_CACHE": str(folder / "cache")}):
-        args = argparse.Namespace(
-            config_file="detr_compact_balloon.yaml",
-            data=str(draw_shapes(folder / "coco")),
-            opts=f"{TRAIN_OPTIONS} {options} OUTPUT_DIR {folder / 'run'}".split(),
-            resume=False,
-            eval_only=False,
-        )
-        trainer = Trainer(setup(args))
+        opts = f"{TRAIN_OPTIONS} {options} OUTPUT_DIR {folder / 'run'}".split()
+        trainer = Trainer(setup(load_config("detr_compact_balloon.yaml", opts, str(draw_shapes(folder / "coco")))))
         trainer.resume_or_load(resume=False)
         trainer.train()
         yield trainer, folder / "run"

@@ -1,0 +1,39 @@
+"""A whole run, in every process of the group: from a config to a trained or an evaluated model."""
+
+from __future__ import annotations
+
+from d2_detr.checkpoint.checkpointer import DetrCheckpointer
+from d2_detr.data.classes import dataset_label_map
+from d2_detr.engine.setup import setup
+from d2_detr.engine.trainer import Trainer
+
+from detectron2.config import CfgNode
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+
+
+def train(cfg: CfgNode, *, resume: bool = False) -> dict | None:
+    """Train and evaluate in cfg.OUTPUT_DIR.
+
+    Args:
+        resume: go on from the last checkpoint there, if there is one.
+
+    Returns:
+        The last evaluation, in the main process.
+    """
+    trainer = Trainer(setup(cfg, resume=resume))
+    trainer.resume_or_load(resume=resume)
+    return trainer.train()
+
+
+def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict | None:
+    """Evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint in cfg.OUTPUT_DIR."""
+    cfg = setup(cfg, evaluation_only=True, resume=resume)
+    model = Trainer.build_model(cfg)
+    label_map = dataset_label_map(cfg.DATASETS.TEST[0])
+    checkpointer = DetrCheckpointer(model, cfg.OUTPUT_DIR, label_map=label_map, new_parts=())
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    results = Trainer.test(cfg, model)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
