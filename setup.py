@@ -27,12 +27,16 @@ setup(
     # `configs/` stands beside the package in a checkout and goes into it in a wheel.
     packages=[*find_namespace_packages(include=["d2_detr*"]), "d2_detr.configs"],
     package_dir={"d2_detr.configs": "configs"},
-    package_data={"": ["*.json", "*.yaml", "*.md"], "d2_detr.configs": ["*.yaml", "*/*.yaml"]},
+    package_data={
+        "": ["*.json", "*.yaml", "*.md", "*.jinja", "*.css", "*.js"],
+        "d2_detr.configs": ["*.yaml", "*/*.yaml"],
+    },
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",
         "fvcore",
         "iopath",
+        "jinja2",
         "matplotlib",
         "numpy",
         "Pillow",

@@ -70,7 +70,7 @@ def add_detr_config(cfg: CfgNode) -> None:
     # For fp16 use Detectron2's SOLVER.AMP instead; both at once is an error.
     detr.AUTOCAST = "off"
 
-    # Folder of a dataset of one's own (layouts: data/layouts.py), registered as custom_train and custom_val; "" for none.
+    # Folder of a dataset of one's own, registered as custom_train and custom_val (see data/layouts.py); "" for none.
     cfg.DATASETS.CUSTOM = ""
 
     # "ADAMW" or "SGD".

@@ -3,8 +3,8 @@
 python tools/finetune.py --data path/to/coco --weights detr://r50 --epochs 10 --output-dir outputs
 python tools/finetune.py --continue --output-dir outputs    # goes on where it was interrupted
 
-The config that it used is written to the output folder: `train_net.py --config outputs/config.yaml` repeats the run. Options
-of native DETR's main.py are understood, except that its --resume FILE only gives the weights to start from.
+The config that it used is written to the output folder: `train_net.py --config outputs/config.yaml` repeats the run.
+Options of native DETR's main.py are understood, except that its --resume FILE only gives the weights to start from.
 """
 
 from __future__ import annotations

@@ -14,8 +14,9 @@ from d2_detr.engine import load_config
 from d2_detr.engine.inference import load_model, look_into, predict_dataset
 from d2_detr.engine.objects import objects_found, objects_in
 from d2_detr.errors import one_clear_message
-from d2_detr.visualization.attention import save_attention
+from d2_detr.visualization.attention import draw_attention
 from d2_detr.visualization.curves import read_metrics, save_curves
+from d2_detr.visualization.figures import save_png
 from d2_detr.visualization.predictions import Comparison, save_comparisons
 
 
@@ -47,7 +48,8 @@ def main() -> None:
         if len(comparisons) < args.attention:
             instances, queries, attention = look_into(model, inputs, args.threshold)
             found = objects_found({"instances": instances})
-            save_attention(picture, attention, found, queries, class_names, args.output / f"{path.stem}_attention.png")
+            figure = draw_attention(picture, attention, found, queries, class_names)
+            save_png(figure, args.output / f"{path.stem}_attention.png")
         comparisons.append(comparison)
     save_comparisons(comparisons, class_names, args.output / "overview.png", columns=3)
     metrics = Path(cfg.OUTPUT_DIR) / "metrics.json"

@@ -1,7 +1,7 @@
 """Fine-tuning a trained DETR on a dataset of one's own, from few words: what they mean as a config.
 
-How it learns is the recipe of detr_r50_custom.yaml, or of detr_segm_r50_custom.yaml with masks; the model is that of the
-weights, of any size.
+How it learns is the recipe of detr_r50_custom.yaml, or of detr_segm_r50_custom.yaml with masks; the model is that of
+the weights, of any size.
 """
 
 from __future__ import annotations

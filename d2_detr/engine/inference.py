@@ -18,14 +18,14 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
 
-def load_model(cfg: CfgNode) -> nn.Module:
-    """The model of a config with MODEL.WEIGHTS loaded, in evaluation mode.
+def load_model(cfg: CfgNode, weights: str = "") -> nn.Module:
+    """The model of a config with `weights` loaded, or with its MODEL.WEIGHTS, in evaluation mode.
 
     Raises:
         InputError: the weights have no class head that fits the model.
     """
     model = build_model(cfg)
-    DetrCheckpointer(model, new_parts=()).load(cfg.MODEL.WEIGHTS)
+    DetrCheckpointer(model, new_parts=()).load(weights or cfg.MODEL.WEIGHTS)
     return model.eval()
 
 

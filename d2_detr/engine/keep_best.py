@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
+from pathlib import Path
 from typing import Any
 
 from d2_detr.checkpoint.checkpointer import BEST, DetrCheckpointer
+from d2_detr.files import replacing
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
@@ -16,21 +19,26 @@ logger = logging.getLogger(__name__)
 
 
 class KeepBest(HookBase):
-    """Saves the model with the highest value of a metric as model_best.pth; what it knows survives a resume.
+    """Saves the model with the highest value of a metric as model_best.pth, and its predictions for the validation
+    pictures as model_best_results.json; what it knows survives a resume.
 
     It belongs behind the EvalHook, in every process. (Detectron2's BestCheckpointer forgets the best value on a resume,
     and resumes from the best checkpoint instead of the last.)
     """
 
-    def __init__(self, checkpointer: DetrCheckpointer, metric: str, eval_period: int, patience: int = 0):
+    def __init__(
+        self, checkpointer: DetrCheckpointer, metric: str, results_file: Path, eval_period: int, patience: int = 0
+    ):
         """
         Args:
             metric: as the evaluation stores it, like "bbox/AP".
+            results_file: where the evaluation writes the predictions.
             eval_period: iterations from one evaluation to the next.
             patience: evaluations without a better value after which the training ends; 0 for never.
         """
         self._checkpointer = checkpointer
         self._metric = metric
+        self._results_file = results_file
         self._eval_period = eval_period
         self._patience = patience
         self.best = -math.inf
@@ -51,6 +59,11 @@ class KeepBest(HookBase):
         if self.best_iteration >= 0:
             logger.info("Best %s: %.2f at iteration %d, %s.pth", self._metric, self.best, self.best_iteration + 1, BEST)
 
+    @property
+    def kept_results(self) -> Path:
+        """The predictions of the best model, in COCO's results format."""
+        return Path(self._checkpointer.save_dir) / f"{BEST}_results.json"
+
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_iteration": self.best_iteration, "waited": self.waited}
 
@@ -66,6 +79,9 @@ class KeepBest(HookBase):
             iteration = min(self.trainer.iter, self.trainer.max_iter - 1)
             self.best, self.best_iteration, self.waited = value, iteration, 0
             self._checkpointer.save(BEST, iteration=iteration)
+            if self._results_file.is_file():
+                with replacing(self.kept_results) as temporary:
+                    shutil.copyfile(self._results_file, temporary)
 
     def _stop(self) -> None:
         logger.info("%s has not risen in %d evaluations: the training ends here", self._metric, self._patience)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
 from torch import Tensor
 
+from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.data.coco import as_rle
 from d2_detr.data.panoptic import read_segments
 from d2_detr.objects import Objects
@@ -46,6 +48,18 @@ def instances_found(instances: Instances) -> Objects:
         instances.pred_classes.numpy(),
         instances.scores.numpy(),
         instances.pred_masks.numpy() if instances.has("pred_masks") else None,
+    )
+
+
+def objects_of_results(results: Sequence[dict], label_map: LabelMap, *, masks: bool) -> Objects:
+    """Those of a picture in COCO's results format, as COCOEvaluator writes them."""
+    classes = {category_id: i for i, category_id in enumerate(label_map.ids)}
+    boxes = np.array([result["bbox"] for result in results], dtype=float).reshape(-1, 4)
+    return Objects(
+        np.hstack((boxes[:, :2], boxes[:, :2] + boxes[:, 2:])),
+        np.array([classes[result["category_id"]] for result in results], dtype=int),
+        np.array([result["score"] for result in results], dtype=float),
+        np.array([mask_util.decode(result["segmentation"]) for result in results], dtype=bool) if masks else None,
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from d2_detr.checkpoint.checkpointer import DetrCheckpointer
 from d2_detr.data.classes import dataset_label_map
-from d2_detr.engine.setup import setup
-from d2_detr.engine.trainer import Trainer
+from d2_detr.engine.report import write_report
+from d2_detr.engine.setup import is_begun, setup
+from d2_detr.engine.trainer import Trainer, panoptic_quality, results_file
 
 from detectron2.config import CfgNode
 from detectron2.evaluation import verify_results
@@ -13,7 +14,7 @@ from detectron2.utils import comm
 
 
 def train(cfg: CfgNode, *, resume: bool = False) -> dict | None:
-    """Train and evaluate in cfg.OUTPUT_DIR.
+    """Train, evaluate and report in cfg.OUTPUT_DIR.
 
     Args:
         resume: go on from the last checkpoint there, if there is one.
@@ -27,13 +28,17 @@ def train(cfg: CfgNode, *, resume: bool = False) -> dict | None:
 
 
 def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict | None:
-    """Evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint in cfg.OUTPUT_DIR."""
+    """Evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint in cfg.OUTPUT_DIR, and report there."""
     cfg = setup(cfg, evaluation_only=True, resume=resume)
     model = Trainer.build_model(cfg)
     label_map = dataset_label_map(cfg.DATASETS.TEST[0])
     checkpointer = DetrCheckpointer(model, cfg.OUTPUT_DIR, label_map=label_map, new_parts=())
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    weights = checkpointer.get_checkpoint_file() if resume and is_begun(cfg.OUTPUT_DIR) else cfg.MODEL.WEIGHTS
+    checkpointer.load(weights)
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)
+        if cfg.TEST.REPORT:
+            found = {"results_file": results_file(cfg), "panoptic_quality": panoptic_quality(cfg, results)}
+            write_report(cfg, model.eval(), weights, **found)
     return results

@@ -158,9 +158,10 @@ def resolve_schedule(cfg: CfgNode) -> None:
     epoch = num_train_pictures(cfg) / solver.IMS_PER_BATCH  # in iterations
     if solver.MAX_EPOCHS:
         solver.MAX_ITER = math.ceil(solver.MAX_EPOCHS * epoch)
-        solver.STEPS = tuple(round(step * solver.MAX_ITER) for step in solver.STEPS)
+        steps = {round(step * solver.MAX_ITER) for step in solver.STEPS}
+        solver.STEPS = tuple(sorted(step for step in steps if 0 < step < solver.MAX_ITER))
         logger.info(
-            "%s epochs of %d pictures, %d at a time: %d iterations%s",
+            "%g epochs of %d pictures, %d at a time: %d iterations%s",
             solver.MAX_EPOCHS, num_train_pictures(cfg), solver.IMS_PER_BATCH, solver.MAX_ITER,
             f", rate lowered at {', '.join(map(str, solver.STEPS))}" if solver.STEPS else "",
         )  # fmt: skip

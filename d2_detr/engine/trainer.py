@@ -7,21 +7,25 @@ import os
 import weakref
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from d2_detr.checkpoint.checkpointer import DetrCheckpointer
+from d2_detr.checkpoint.checkpointer import BEST, DetrCheckpointer
 from d2_detr.data.classes import dataset_classes, model_label_map
 from d2_detr.data.dataset_mapper import DetrDatasetMapper
 from d2_detr.engine.ema import Ema
+from d2_detr.engine.inference import load_model
 from d2_detr.engine.keep_best import KeepBest, best_metric
 from d2_detr.engine.optimizer import build_optimizer
 from d2_detr.engine.progress import ProgressBar, ProgressPrinter, file_logger, in_terminal
+from d2_detr.engine.report import write_report
 from d2_detr.evaluation.losses import LossEvaluator
 from d2_detr.evaluation.panoptic import PanopticEvaluator
+from d2_detr.visualization.curves import read_metrics
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, build_detection_test_loader, build_detection_train_loader
@@ -94,7 +98,25 @@ class Trainer(DefaultTrainer):
                 self.after_train()
         if comm.is_main_process():
             verify_results(self.cfg, self._last_eval_results)
+            if self.cfg.TEST.REPORT:
+                self._report()
         return self._last_eval_results
+
+    def _report(self) -> None:
+        """report.html of the best model, or of the last one where none is kept."""
+        cfg, output = self.cfg, Path(self.cfg.OUTPUT_DIR)
+        best = next((hook for hook in self._hooks if isinstance(hook, KeepBest) and hook.kept_results.is_file()), None)
+        quality = panoptic_quality(cfg, self._last_eval_results)
+        weights = output / f"{BEST if best else 'model_final'}.pth"
+        write_report(
+            cfg,
+            load_model(cfg, str(weights)),
+            weights,
+            results_file=best.kept_results if best else results_file(cfg) if cfg.DATASETS.TEST else None,
+            panoptic_quality=best.best if best and quality is not None else quality,
+            metrics=read_metrics(output / "metrics.json"),
+            iteration=best.best_iteration if best else self.iter - 1,
+        )
 
     def build_hooks(self) -> list[HookBase | None]:
         cfg = self.cfg
@@ -102,7 +124,11 @@ class Trainer(DefaultTrainer):
         writer = next((i for i, hook in enumerate(found) if isinstance(hook, PeriodicWriter)), len(found))
         evaluation: list[HookBase | None] = [EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate)]
         if cfg.TEST.EVAL_PERIOD > 0 and cfg.DATASETS.TEST:
-            evaluation.append(KeepBest(self.checkpointer, best_metric(cfg), cfg.TEST.EVAL_PERIOD, cfg.SOLVER.PATIENCE))
+            evaluation.append(
+                KeepBest(
+                    self.checkpointer, best_metric(cfg), results_file(cfg), cfg.TEST.EVAL_PERIOD, cfg.SOLVER.PATIENCE
+                )
+            )
         bar = ProgressBar() if in_terminal() and comm.is_main_process() else None
         timer, *before = found[:writer]
         return [timer, self.ema, *before, *evaluation, *found[writer:], bar]
@@ -151,7 +177,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """COCO's AP of boxes and masks, panoptic quality, as the config has it, and the losses."""
-        output_dir = os.path.join(cfg.OUTPUT_DIR, "inference")
+        output_dir = str(inference_folder(cfg, dataset_name))
         # A panoptic dataset names the one that has its things as instances.
         instances = MetadataCatalog.get(dataset_name).get("instances", dataset_name)
         dataset_classes(instances)  # sees that its metadata are there
@@ -164,6 +190,23 @@ class Trainer(DefaultTrainer):
     def _keep_losses(self, model: nn.Module, inputs: object, outputs: object) -> None:
         if model.training:
             self._losses = outputs
+
+
+def inference_folder(cfg: CfgNode, dataset_name: str) -> Path:
+    """Where the evaluation of a dataset writes."""
+    folder = Path(cfg.OUTPUT_DIR) / "inference"
+    return folder if len(cfg.DATASETS.TEST) == 1 else folder / dataset_name
+
+
+def results_file(cfg: CfgNode) -> Path:
+    """The predictions for the first test set, in COCO's results format, as COCOEvaluator calls them."""
+    return inference_folder(cfg, cfg.DATASETS.TEST[0]) / "coco_instances_results.json"
+
+
+def panoptic_quality(cfg: CfgNode, results: Mapping) -> float | None:
+    """Of the first test set, in what `Trainer.test` gives; None where it was not measured."""
+    of_first = results.get(cfg.DATASETS.TEST[0], {}) if len(cfg.DATASETS.TEST) > 1 else results
+    return of_first.get("panoptic_seg", {}).get("PQ")
 
 
 def share_buffers(model: nn.Module) -> None:

@@ -45,7 +45,7 @@ def class_scores(annotations: Path, results: list[dict], iou_type: str) -> dict[
         evaluation.accumulate()
     # (T, R, K, A, M): IoU thresholds, recalls, categories, areas, and most detections of a picture
     precision = evaluation.eval["precision"][..., -1]
-    return {category_id: _scores(precision[:, :, k]) for k, category_id in enumerate(evaluation.params.catIds)}
+    return {int(category_id): _scores(precision[:, :, k]) for k, category_id in enumerate(evaluation.params.catIds)}
 
 
 def mean_scores(scores: dict[int, Scores]) -> Scores:

@@ -7,6 +7,7 @@ Shape shorthand: P predictions and M objects of a picture, N predictions of all 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -108,6 +109,11 @@ class Curve:
     def f1(self) -> np.ndarray:
         total = self.precision + self.recall
         return np.divide(2 * self.precision * self.recall, total, out=np.zeros_like(total), where=total > 0)
+
+    def at(self, threshold: float) -> tuple[float, float]:
+        """Precision and recall of what has at least this score; NaN and 0 where nothing has."""
+        number = int((self.scores >= threshold).sum())
+        return (float(self.precision[number - 1]), float(self.recall[number - 1])) if number else (math.nan, 0.0)
 
     @property
     def best_threshold(self) -> float:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from d2_detr.files import replacing
 from d2_detr.modeling.transformer import Transformer
 from d2_detr.objects import Objects
 from d2_detr.visualization.predictions import COLOURS
@@ -67,18 +65,17 @@ def recording(transformer: Transformer) -> Iterator[list[Attention]]:
             handle.remove()
 
 
-def save_attention(
+def draw_attention(
     picture: np.ndarray,
     attention: Attention,
     objects: Objects,
     queries: Sequence[int],
     class_names: Sequence[str],
-    path: Path,
     *,
     points: Sequence[tuple[float, float]] = POINTS,
-) -> None:
-    """Write one image: the picture with the points and what the encoder attends to from each, and below it what the
-    decoder attends to for each object.
+) -> Figure:
+    """The picture with the points and what the encoder attends to from each, and below it what the decoder attends to
+    for each object.
 
     Args:
         picture: (H, W, 3), uint8, RGB.
@@ -104,8 +101,7 @@ def save_attention(
         x0, y0, x1, y1 = box
         axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="white", linewidth=1.5))
         axes.set_title(f"decoder, query {query}: {class_names[label]} {score:.2f}", fontsize=8)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+    return figure
 
 
 def _draw_points(axes: Axes, picture: np.ndarray, points: Sequence[tuple[float, float]]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from d2_detr.files import replacing
+from d2_detr.visualization.figures import save_png
 
 # Panel title -> the metrics that it shows. What is measured on the validation pictures, too, has a dashed line there.
 PANELS = {
@@ -68,8 +68,7 @@ def save_curves(runs: Runs, path: Path) -> None:
         axes.set_axis_off()
     for axes, title in zip(grid, titles, strict=False):
         draw_panel(axes, title, runs)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+    save_png(figure, path)
 
 
 def measured_panels(runs: Runs) -> list[str]:

@@ -16,6 +16,7 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 from d2_detr.errors import InputError
 from d2_detr.files import replacing
 from d2_detr.objects import Objects
+from d2_detr.visualization.figures import save_png
 
 COLOURS = ("#e6194b", "#0a7bd6", "#f58231", "#911eb4", "#2aa198", "#808000", "#c2185b", "#5d4037")
 MASK_OPACITY = 0.45
@@ -48,8 +49,7 @@ def save_comparisons(
         draw_objects(right, comparison.picture, comparison.predicted, class_names)
         left.set_title(f"{comparison.title}\ntruth: {len(comparison.truth.classes)}", fontsize=7, loc="left")
         right.set_title(f"\nfound: {len(comparison.predicted.classes)}", fontsize=7, loc="left")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    save_png(figure, path, dpi=120)
 
 
 def save_objects(picture: np.ndarray, objects: Objects, class_names: Sequence[str], path: Path) -> None:

@@ -65,7 +65,9 @@ def test_what_lies_in_a_crowd_of_its_class_counts_for_nothing():
     result = outcomes(truth, predicted)
     assert result.of_predictions == [Outcome.FOUND, Outcome.IN_CROWD, Outcome.FALSE, Outcome.IN_CROWD]
     assert result.of_objects == [Outcome.FOUND, Outcome.IN_CROWD] and result.mistakes == 1
-    assert outcomes(truth, boxes([39, 50, 60, 90, CAT, 0.8])).of_predictions == [Outcome.FALSE], "the larger half is out"
+    assert outcomes(truth, boxes([39, 50, 60, 90, CAT, 0.8])).of_predictions == [Outcome.FALSE], (
+        "the larger half is out"
+    )
 
 
 def test_precision_and_recall_at_each_score_and_the_best_threshold():

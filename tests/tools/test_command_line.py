@@ -31,7 +31,7 @@ def options(folder, **more):
     opts = (
         f"OUTPUT_DIR {folder} MODEL.DEVICE cpu MODEL.DETR.HIDDEN_DIM 32 MODEL.DETR.NHEADS 4 MODEL.DETR.ENC_LAYERS 1 "
         "MODEL.DETR.DEC_LAYERS 2 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 SOLVER.IMS_PER_BATCH 2 "
-        "SOLVER.STEPS () DATALOADER.NUM_WORKERS 0"
+        "SOLVER.STEPS () DATALOADER.NUM_WORKERS 0 TEST.REPORT False"
     ).split()
     return [*opts, *(part for key, value in more.items() for part in (key.replace("__", "."), str(value)))]
 

@@ -1,0 +1,91 @@
+"""The predictions of an evaluation beside the truth: what became of each, in every picture and in all of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from d2_detr.checkpoint.class_head import LabelMap
+from d2_detr.engine.objects import objects_in, objects_of_results
+from d2_detr.evaluation.outcomes import Curve, Outcome, Outcomes, curve, outcomes
+from d2_detr.objects import Objects
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A picture as Detectron2's dict, with what became of its predictions above the threshold, and of its objects."""
+
+    record: dict
+    results: Sequence[dict]  # all of its predictions, in COCO's format
+    outcomes: Outcomes
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The worst pictures first; the curves are of all predictions."""
+
+    pictures: Sequence[Judged]
+    label_map: LabelMap
+    of_classes: Sequence[Curve]
+    of_all: Curve
+
+    @property
+    def threshold(self) -> float:
+        """The score with the best F1."""
+        return self.of_all.best_threshold
+
+    def truth(self, picture: Judged, *, masks: bool) -> Objects:
+        return objects_in(picture.record, masks=masks)
+
+    def predicted(self, picture: Judged, *, masks: bool) -> Objects:
+        return _above(self.threshold, picture.results, self.label_map, masks=masks)
+
+
+def judge(dataset: Sequence[dict], label_map: LabelMap, results: Sequence[dict]) -> Judgement:
+    """
+    Args:
+        dataset: Detectron2's dicts, with instances.
+        results: in COCO's results format, of all pictures.
+    """
+    of_picture = defaultdict(list)
+    for result in results:
+        of_picture[result["image_id"]].append(result)
+    of_classes, of_all = _curves(dataset, label_map, of_picture)
+    pictures = []
+    for record in dataset:
+        found = of_picture[record["image_id"]]
+        shown = _above(of_all.best_threshold, found, label_map, masks=False)
+        pictures.append(Judged(record, found, outcomes(objects_in(record, masks=False), shown)))
+    pictures.sort(key=lambda picture: -picture.outcomes.mistakes)
+    return Judgement(pictures, label_map, of_classes, of_all)
+
+
+def _curves(
+    dataset: Sequence[dict], label_map: LabelMap, of_picture: Mapping[object, list[dict]]
+) -> tuple[list[Curve], Curve]:
+    """Of each class, and of all together."""
+    classes, scores, found = [np.zeros(0, int)], [np.zeros(0)], [np.zeros(0, bool)]
+    num_objects = np.zeros(len(label_map), int)
+    for record in dataset:
+        truth = objects_in(record, masks=False)
+        predicted = objects_of_results(of_picture[record["image_id"]], label_map, masks=False)
+        given = np.array(outcomes(truth, predicted).of_predictions, object)
+        counts = given != Outcome.IN_CROWD
+        classes.append(predicted.classes[counts])
+        scores.append(predicted.scores[counts])
+        found.append(given[counts] == Outcome.FOUND)
+        num_objects += np.bincount(truth.classes[~truth.crowds], minlength=len(label_map))
+    classes, scores, found = map(np.concatenate, (classes, scores, found))
+    of_classes = [
+        curve(scores[classes == label], found[classes == label], int(num_objects[label]))
+        for label in range(len(label_map))
+    ]
+    return of_classes, curve(scores, found, int(num_objects.sum()))
+
+
+def _above(threshold: float, results: Sequence[dict], label_map: LabelMap, *, masks: bool) -> Objects:
+    sure = [result for result in results if result["score"] >= threshold]
+    return objects_of_results(sure, label_map, masks=masks)

@@ -1,0 +1,45 @@
+"""Figures of matplotlib as files, and as parts of a page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from d2_detr.files import replacing
+
+INK = "#010203"  # stands for the colour of the page's text while matplotlib draws; nothing else has it
+INK_KEYS = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color")
+
+
+def save_png(figure: Figure, path: Path, *, dpi: int = 100) -> None:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=dpi)
+
+
+@contextmanager
+def page_style() -> Iterator[None]:
+    """Figures that are drawn in it are made for `svg`."""
+    style = dict.fromkeys(INK_KEYS, INK) | {
+        "axes.facecolor": "none", "figure.facecolor": "none", "legend.facecolor": "none", "legend.edgecolor": "none",
+        "svg.fonttype": "none", "svg.hashsalt": "d2_detr",
+    }  # fmt: skip
+    with matplotlib.rc_context(style):
+        yield
+
+
+def svg(figure: Figure, label: str) -> str:
+    """The <svg> element of a figure: text in the font and the colour of the page around it, dark or light.
+
+    Args:
+        label: read out in place of the figure.
+    """
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    text = buffer.getvalue()
+    element = text[text.index("<svg") :].replace(INK, "currentColor")
+    return element.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

@@ -1,0 +1,178 @@
+"""Fine-tuning in one line, in the words of this plugin and of native DETR."""
+
+import json
+import re
+
+import pytest
+import torch
+import yaml
+
+from d2_detr.engine.finetune import finetune_config, learning_rate
+from d2_detr.errors import InputError
+from tests.shapes import draw_shapes
+from tests.tools.command_line import run
+
+TINY = (
+    "MODEL.DEVICE cpu MODEL.DETR.AUTOCAST off INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 "
+    "DATALOADER.NUM_WORKERS 0"
+).split()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return draw_shapes(tmp_path_factory.mktemp("coco"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, drawn_balloons):
+    """A small model of balloons: another class count, another size than the published ones."""
+    folder = tmp_path_factory.mktemp("balloons")
+    small = (
+        f"OUTPUT_DIR {folder} MODEL.DETR.DIM_FEEDFORWARD 32 "
+        "MODEL.DETR.ENC_LAYERS 1 MODEL.DETR.DEC_LAYERS 2 SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 1 SOLVER.STEPS () "
+        "TEST.REPORT False"
+    ).split()
+    config = ("--config", "detr_compact_balloon_drawn.yaml")
+    status, output = run(drawn_balloons.parent, "train_net.py", *config, *TINY, *small)
+    assert status == 0, output
+    return folder / "model_final.pth"
+
+
+@pytest.fixture(scope="module")
+def finetuned(root, trained, tmp_path_factory):
+    """Folder and console of `finetune.py` with two epochs of six pictures, two at a time."""
+    folder = tmp_path_factory.mktemp("finetuned") / "run"
+    status, output = run(
+        folder.parent, "finetune.py", "--data", root, "--weights", trained, "--epochs", 2, "--output-dir", folder, *TINY
+    )
+    assert status == 0, output
+    return folder, output
+
+
+def config_of(folder):
+    return yaml.safe_load((folder / "config.yaml").read_text())
+
+
+def test_one_line_trains_evaluates_and_reports(finetuned):
+    folder, output = finetuned
+    assert "has the layout `custom`" in output and re.search(r"20 +2 +triangle", output)
+    assert "2 epochs of 6 pictures, 2 at a time: 6 iterations" in output
+    assert output.count("copypaste: Task: bbox") == 2, "an evaluation for each epoch"
+    assert {"report.html", "model_best.pth", "model_final.pth", "metrics.json"} <= {p.name for p in folder.iterdir()}
+    assert f"python tools/predict.py --weights {folder}/model_best.pth" in output
+    names = torch.load(folder / "model_final.pth", weights_only=True)["label_map"]
+    assert names == {"ids": [3, 7, 20], "names": ["disc", "square", "triangle"]}
+
+
+def test_model_and_pictures_are_those_of_the_weights_and_the_task_is_that_of_the_data(finetuned, trained):
+    cfg = config_of(finetuned[0])
+    assert cfg["MODEL"]["DETR"]["HIDDEN_DIM"] == 128 and cfg["MODEL"]["RESNETS"]["DEPTH"] == 18
+    assert cfg["INPUT"]["MAX_SIZE_TRAIN"] == 192 and cfg["MODEL"]["DETR"]["NUM_CLASSES"] == 3
+    assert cfg["MODEL"]["WEIGHTS"] == str(trained)
+    assert cfg["SOLVER"]["BASE_LR"] == learning_rate(2) == pytest.approx(7.07e-5, rel=1e-3)
+    assert (cfg["SOLVER"]["STEPS"], cfg["TEST"]["EVAL_PERIOD"]) == ([5], 3)
+
+
+def test_the_config_that_it_wrote_repeats_the_run(finetuned, tmp_path):
+    config = ("--config", finetuned[0] / "config.yaml")
+    status, output = run(tmp_path, "train_net.py", *config, "OUTPUT_DIR", tmp_path / "again", "TEST.REPORT", "False")
+    assert status == 0, output
+    first, again = (config_of(folder) for folder in (finetuned[0], tmp_path / "again"))
+    first["OUTPUT_DIR"], first["TEST"]["REPORT"] = again["OUTPUT_DIR"], False
+    assert first == again
+
+
+def test_a_folder_that_holds_a_training_is_left_alone_and_continued_when_asked(finetuned, root, trained, tmp_path):
+    folder, _ = finetuned
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    status, output = run(tmp_path, "finetune.py", "--data", root, "--weights", trained, "--output-dir", folder)
+    assert status == 1 and f"error: {folder} holds a training; go on with it (--continue)" in output
+    assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    status, output = run(tmp_path, "finetune.py", "--continue", "--output-dir", folder, "SOLVER.MAX_ITER", 8)
+    assert status == 0, output
+    assert "Starting training from iteration 6" in output
+    assert torch.load(folder / "model_final.pth", weights_only=True)["iteration"] == 7
+
+
+def test_the_options_of_main_py_mean_what_they_mean_there(root, trained, tmp_path):
+    folder = tmp_path / "run"
+    native = (
+        f"--dataset_file custom --coco_path {root} --num_classes 5 --lr 0.0002 --batch_size 3 --output_dir {folder}"
+    )
+    more = f"--resume {trained} --epochs 1 --weight_decay 0.002 --device cpu --num_workers 0 --eos_coef 0.2 --seed 7"
+    status, output = run(tmp_path, "finetune.py", *native.split(), *more.split(), *TINY, "TEST.REPORT", "False")
+    assert status == 0, output
+    assert f"--resume {trained}: starting from these weights; --continue would go on with a training" in output
+    cfg = config_of(folder)
+    solver = cfg["SOLVER"]
+    assert (solver["BASE_LR"], solver["IMS_PER_BATCH"], solver["WEIGHT_DECAY"], solver["MAX_ITER"]) == (
+        2e-4,
+        3,
+        0.002,
+        2,
+    )
+    assert (cfg["MODEL"]["DETR"]["NUM_CLASSES"], cfg["MODEL"]["DETR"]["NO_OBJECT_WEIGHT"], cfg["SEED"]) == (5, 0.2, 7)
+    assert json.loads((folder / "metrics.json").read_text().splitlines()[-1])["iteration"] == 2
+
+
+def test_masks_are_learned_where_they_are_asked_for(root, trained, tmp_path):
+    folder = tmp_path / "run"
+    options = (
+        "--data",
+        root,
+        "--weights",
+        trained,
+        "--epochs",
+        1,
+        "--batch-size",
+        6,
+        "--masks",
+        "--output-dir",
+        folder,
+    )
+    status, output = run(tmp_path, "finetune.py", *options, *TINY)
+    assert status == 0, output
+    assert "copypaste: Task: segm" in output and "AP of masks" in (folder / "report.html").read_text()
+
+
+MISTAKES = {
+    "no_data": ([], "--data is missing"),
+    "both": (["--data", "x", "--weights", "a", "--resume", "b"], "give one of them"),
+    "other_layout": (["--data", "DATA", "--dataset_file", "coco"], "has the layout `custom`, not `coco`"),
+    "no_epochs": (
+        ["--data", "DATA", "--weights", "WEIGHTS", "--epochs", "0"],
+        "epochs 0.0: expected a positive number",
+    ),
+    "no_weights": (["--data", "DATA", "--weights", "no.pth"], "no.pth: no such checkpoint"),
+    "nothing_to_continue": (["--continue"], "config.yaml' not found"),
+    "backbone": (["--data", "DATA", "--weights", "BACKBONE"], "not a whole DETR"),
+    "key": (
+        ["--data", "DATA", "--weights", "WEIGHTS", "SOLVER.BASE_LRR", "1"],
+        "SOLVER.BASE_LRR",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_message_and_writes_nothing(root, trained, tmp_path, mistake):
+    options, message = MISTAKES[mistake]
+    backbone = tmp_path / "resnet18.pth"
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7), "layer1.0.conv1.weight": torch.zeros(64, 64, 3, 3)}, backbone)
+    values = {"DATA": root, "WEIGHTS": trained, "BACKBONE": backbone}
+    status, output = run(
+        tmp_path,
+        "finetune.py",
+        *(["--output-dir", tmp_path / "run"]),
+        *(values.get(option, option) for option in options),
+    )
+    assert status == 1 and message in output and "Traceback" not in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_rate_follows_the_batch_up_to_the_paper_s():
+    assert [learning_rate(batch) for batch in (1, 4, 64)] == [5e-5, 1e-4, 1e-4]
+
+
+def test_in_python_the_config_is_checked_in_the_same_way(root, trained):
+    with pytest.raises(InputError, match="batch size 0"):
+        finetune_config(root, trained, batch_size=0)
