@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from tqdm import tqdm
@@ -47,6 +48,23 @@ class ProgressPrinter(EventWriter):
             parts.append(f"lr {histories['lr'].latest():.3g}")
         parts += [f"{name} {_median(storage, name):.3f}s" for name in ("time", "data_time") if name in histories]
         self.log.info("  ".join(parts))
+
+
+class WriteEvaluations(HookBase):
+    """Has every evaluation written, also one between two lines of the losses.
+
+    A writer knows the newest value of a metric alone, so of two evaluations before its next line one would be lost. It
+    belongs behind the PeriodicWriter with these writers.
+    """
+
+    def __init__(self, writers: Sequence[EventWriter], eval_period: int):
+        self._writers = writers
+        self._eval_period = eval_period
+
+    def after_step(self) -> None:
+        if (self.trainer.iter + 1) % self._eval_period == 0:
+            for writer in self._writers:
+                writer.write()
 
 
 class ProgressBar(HookBase):

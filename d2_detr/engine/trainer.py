@@ -21,7 +21,7 @@ from d2_detr.engine.ema import Ema
 from d2_detr.engine.inference import load_model
 from d2_detr.engine.keep_best import KeepBest, best_metric
 from d2_detr.engine.optimizer import build_optimizer
-from d2_detr.engine.progress import ProgressBar, ProgressPrinter, file_logger, in_terminal
+from d2_detr.engine.progress import ProgressBar, ProgressPrinter, WriteEvaluations, file_logger, in_terminal
 from d2_detr.engine.report import write_report
 from d2_detr.evaluation.losses import LossEvaluator
 from d2_detr.evaluation.panoptic import PanopticEvaluator
@@ -119,19 +119,19 @@ class Trainer(DefaultTrainer):
         )
 
     def build_hooks(self) -> list[HookBase | None]:
-        cfg = self.cfg
-        found = [hook for hook in super().build_hooks() if not isinstance(hook, EvalHook)]
+        cfg, period = self.cfg, self.cfg.TEST.EVAL_PERIOD
+        self._writers: list[EventWriter] = []  # in the main process, which builds them now
+        timer, *found = [hook for hook in super().build_hooks() if not isinstance(hook, EvalHook)]
         writer = next((i for i, hook in enumerate(found) if isinstance(hook, PeriodicWriter)), len(found))
-        evaluation: list[HookBase | None] = [EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate)]
-        if cfg.TEST.EVAL_PERIOD > 0 and cfg.DATASETS.TEST:
-            evaluation.append(
-                KeepBest(
-                    self.checkpointer, best_metric(cfg), results_file(cfg), cfg.TEST.EVAL_PERIOD, cfg.SOLVER.PATIENCE
-                )
-            )
-        bar = ProgressBar() if in_terminal() and comm.is_main_process() else None
-        timer, *before = found[:writer]
-        return [timer, self.ema, *before, *evaluation, *found[writer:], bar]
+        evaluation: list[HookBase] = [EvalHook(period, self._evaluate)]
+        behind: list[HookBase] = []
+        if period > 0 and cfg.DATASETS.TEST:
+            best = best_metric(cfg), results_file(cfg)
+            evaluation.append(KeepBest(self.checkpointer, *best, period, cfg.SOLVER.PATIENCE))
+            behind.append(WriteEvaluations(self._writers, period))
+        if in_terminal() and comm.is_main_process():
+            behind.append(ProgressBar())
+        return [timer, self.ema, *found[:writer], *evaluation, *found[writer:], *behind]
 
     def _evaluate(self) -> dict:
         with self.ema.applied() if self.ema else nullcontext():
@@ -155,11 +155,12 @@ class Trainer(DefaultTrainer):
             ) from error
 
     def build_writers(self) -> list[EventWriter]:
-        return [
+        self._writers += [
             ProgressPrinter(self.max_iter, *([file_logger()] if in_terminal() else [])),
             JSONWriter(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")),
             TensorboardXWriter(self.cfg.OUTPUT_DIR),
         ]
+        return self._writers
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

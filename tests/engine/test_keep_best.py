@@ -134,3 +134,11 @@ def test_an_evaluation_measures_the_losses_of_training_too(opts, tmp_path):
     for name in ("loss_ce", "loss_bbox", "loss_giou", "class_error", "cardinality_error"):
         assert found[f"validation/{name}"] >= 0
     assert "bbox/AP" in found
+
+
+def test_every_evaluation_is_in_the_metrics_between_two_lines_of_the_losses_too(opts, tmp_path):
+    trainer_of([*opts, "SOLVER.MAX_ITER", "7"], [10.0, 20.0, 30.0, 40.0]).train()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert [(line["iteration"], line["bbox/AP"]) for line in lines if "bbox/AP" in line] == [
+        (1, 10.0), (3, 20.0), (5, 30.0), (7, 40.0),
+    ]  # fmt: skip
