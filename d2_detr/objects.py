@@ -25,4 +25,5 @@ class Objects(NamedTuple):
         return Objects(*(None if values is None else values[which] for values in self))
 
     def above(self, threshold: float) -> Objects:
-        return self.select(self.scores > threshold)
+        """Those with at least this score."""
+        return self.select(self.scores >= threshold)

@@ -1,21 +1,24 @@
-"""A trained model, and what it says of the pictures of a dataset."""
+"""A trained model, and a look into it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from d2_detr.checkpoint.checkpointer import DetrCheckpointer
-from d2_detr.data.dataset_mapper import DetrDatasetMapper
+from d2_detr.data.pictures import read_picture
 from d2_detr.modeling.detr import detections
 from d2_detr.visualization.attention import Attention, recording
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
+
+T = TypeVar("T")
 
 
 def load_model(cfg: CfgNode, weights: str = "") -> nn.Module:
@@ -44,15 +47,12 @@ def look_into(model: nn.Module, inputs: dict, threshold: float) -> tuple[Instanc
     return instances, queries.tolist(), attention[0]
 
 
-@torch.no_grad()
-def predict_dataset(
-    cfg: CfgNode, model: nn.Module, dataset_name: str, num_pictures: int
-) -> Iterator[tuple[dict, dict, dict]]:
-    """Dataset dict, input and output of the model for `num_pictures` pictures, evenly spread over the dataset."""
-    mapper = DetrDatasetMapper(cfg, is_train=False)
-    dataset = DatasetCatalog.get(dataset_name)
-    num_pictures = min(num_pictures, len(dataset))
-    for number in range(num_pictures):
-        dataset_dict = dataset[number * len(dataset) // num_pictures]
-        inputs = mapper(dataset_dict)
-        yield dataset_dict, inputs, model([inputs])[0]
+def spread(dataset: Sequence[T], number: int) -> list[T]:
+    """So many entries, or all of them where there are fewer, evenly spread."""
+    number = min(number, len(dataset))
+    return [dataset[i * len(dataset) // number] for i in range(number)]
+
+
+def pixels_of(record: dict) -> np.ndarray:
+    """The picture (H, W, 3), uint8, RGB, of a dataset dict."""
+    return read_picture(record["file_name"], annotated_wh=(record["width"], record["height"]))

@@ -116,9 +116,9 @@ class Predictor:
 
     def _prediction(self, picture: Picture, output: dict) -> Prediction:
         instances = output["instances"]
-        objects = instances_found(instances[instances.scores.argsort(descending=True)])
+        found = instances_found(instances[instances.scores.argsort(descending=True)])
         segments = segments_found(*output["panoptic_seg"]) if "panoptic_seg" in output else None
-        return Prediction(picture, self.label_map, *objects, segments)
+        return Prediction(picture, self.label_map, found.boxes_xyxy, found.classes, found.scores, found.masks, segments)
 
 
 def _checked(device: str | torch.device) -> str:

@@ -13,8 +13,7 @@ from torch import nn
 
 from d2_detr.data.classes import dataset_label_map
 from d2_detr.data.dataset_mapper import DetrDatasetMapper
-from d2_detr.data.pictures import read_picture
-from d2_detr.engine.inference import look_into
+from d2_detr.engine.inference import look_into, pixels_of, spread
 from d2_detr.engine.judgement import Judged, Judgement, judge
 from d2_detr.engine.objects import instances_found
 from d2_detr.engine.report_summary import summary_of
@@ -148,23 +147,18 @@ def _table(task: str, scores: Mapping[int, Scores], judgement: Judgement) -> Tab
 def _sheet(judgement: Judgement, judged: Judged, *, masks: bool) -> Sheet:
     truth, predicted = judgement.truth(judged, masks=masks), judgement.predicted(judged, masks=masks)
     path = Path(judged.record["file_name"])
-    return make_sheet(path.name, _pixels(judged.record), truth, predicted, judged.outcomes, judgement.label_map.names)
-
-
-def _pixels(record: dict):
-    return read_picture(record["file_name"], annotated_wh=(record["width"], record["height"]))
+    return make_sheet(path.name, pixels_of(judged.record), truth, predicted, judged.outcomes, judgement.label_map.names)
 
 
 def _attention(cfg: CfgNode, model: nn.Module, judgement: Judgement) -> dict[str, str]:
     """Of pictures from the worst to the best where something was found, by name."""
-    found = [judged for judged in judgement.pictures if judged.outcomes.of_predictions]
+    found = [judged.record for judged in judgement.pictures if judged.outcomes.of_predictions]
     mapper = DetrDatasetMapper(cfg, is_train=False)
     images = {}
-    for number in range(min(WITH_ATTENTION, len(found))):
-        record = found[number * len(found) // min(WITH_ATTENTION, len(found))].record
+    for record in spread(found, WITH_ATTENTION):
         instances, queries, attention = look_into(model, mapper(record), judgement.threshold)
         objects = instances_found(instances[:MOST_QUERIES])
         names = judgement.label_map.names
-        figure = draw_attention(_pixels(record), attention, objects, queries[:MOST_QUERIES], names)
+        figure = draw_attention(pixels_of(record), attention, objects, queries[:MOST_QUERIES], names)
         images[Path(record["file_name"]).name] = address(figure, "JPEG")
     return images

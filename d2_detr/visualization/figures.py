@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
 
+from d2_detr.errors import InputError
 from d2_detr.files import replacing
 
 INK = "#010203"  # stands for the colour of the page's text while matplotlib draws; nothing else has it
@@ -19,6 +20,25 @@ INK_KEYS = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "y
 def save_png(figure: Figure, path: Path, *, dpi: int = 100) -> None:
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=dpi)
+
+
+def show_in_windows(paths: Sequence[Path]) -> None:
+    """Open each image in a window, and return when they are closed.
+
+    Raises:
+        InputError: no window can be opened here.
+    """
+    from matplotlib import pyplot  # looks for a screen
+
+    if pyplot.get_backend().lower() == "agg":  # what it falls back to
+        names = ", ".join(map(str, paths))
+        raise InputError(f"no window can be opened: there is no screen, or no toolkit such as tkinter; see {names}")
+    for path in paths:
+        figure = pyplot.figure(path.name, layout="constrained")
+        axes = figure.subplots()
+        axes.set_axis_off()
+        axes.imshow(pyplot.imread(path))
+    pyplot.show()
 
 
 @contextmanager

@@ -25,30 +25,36 @@ DRAWING_INCHES = 5.0  # of the longer side of a picture on its own
 SMALLEST_DRAWING = 640  # pixels of that side
 
 
+class View(NamedTuple):
+    """One way to see a picture: the truth, or what a model found."""
+
+    title: str
+    objects: Objects
+    class_names: Sequence[str]
+
+
 class Comparison(NamedTuple):
-    """A picture (H, W, 3) uint8 RGB with what is in it and what was found."""
+    """A picture (H, W, 3), uint8, RGB, and what is to be seen beside each other."""
 
     title: str
     picture: np.ndarray
-    truth: Objects
-    predicted: Objects
+    views: Sequence[View]
 
 
-def save_comparisons(
-    comparisons: Sequence[Comparison], class_names: Sequence[str], path: Path, *, columns: int = 1
-) -> None:
-    """Write one image with all comparisons, `columns` beside each other, the truth on the left of each."""
-    rows = -(-len(comparisons) // columns)
-    figure = Figure(figsize=(6.4 * columns, 3.5 * rows), layout="constrained")
-    grid = figure.subplots(rows, 2 * columns, squeeze=False)
+def save_comparisons(comparisons: Sequence[Comparison], path: Path, *, columns: int = 1) -> None:
+    """Write one image with all comparisons, all of as many views, `columns` beside each other."""
+    rows, views = -(-len(comparisons) // columns), len(comparisons[0].views)
+    figure = Figure(figsize=(3.2 * views * columns, 3.5 * rows), layout="constrained")
+    grid = figure.subplots(rows, views * columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     for number, comparison in enumerate(comparisons):
-        left, right = grid[number // columns, 2 * (number % columns) :][:2]
-        draw_objects(left, comparison.picture, comparison.truth, class_names)
-        draw_objects(right, comparison.picture, comparison.predicted, class_names)
-        left.set_title(f"{comparison.title}\ntruth: {len(comparison.truth.classes)}", fontsize=7, loc="left")
-        right.set_title(f"\nfound: {len(comparison.predicted.classes)}", fontsize=7, loc="left")
+        first = views * (number % columns)
+        titles = [comparison.title] + [""] * (views - 1)
+        for i, (title, view) in enumerate(zip(titles, comparison.views, strict=True)):
+            axes = grid[number // columns, first + i]
+            draw_objects(axes, comparison.picture, view.objects, view.class_names)
+            axes.set_title(f"{title}\n{view.title}: {len(view.objects.classes)}", fontsize=7, loc="left")
     save_png(figure, path, dpi=120)
 
 

@@ -1,0 +1,116 @@
+"""Pictures of the test set with truth and predictions, of one model or several, and the curves of their training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from d2_detr.data.classes import dataset_classes
+from d2_detr.data.dataset_mapper import DetrDatasetMapper
+from d2_detr.engine.inference import load_model, look_into, pixels_of, spread
+from d2_detr.engine.objects import instances_found, objects_found, objects_in
+from d2_detr.engine.predict_files import drawing_names
+from d2_detr.engine.predictor import Predictor
+from d2_detr.visualization.attention import draw_attention
+from d2_detr.visualization.curves import read_metrics, save_curves
+from d2_detr.visualization.figures import save_png
+from d2_detr.visualization.predictions import Comparison, View, save_comparisons
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+
+OVERVIEW_COLUMNS = 3
+
+
+def visualize(
+    cfg: CfgNode, output: Path, *, number: int = 12, threshold: float = 0.7, attention: int = 2
+) -> list[Path]:
+    """Write truth and predictions of MODEL.WEIGHTS for pictures of the first test set, and what the model attends to.
+
+    Args:
+        number: pictures, evenly spread over the test set.
+        threshold: least score of what is shown.
+        attention: of how many of them it is shown.
+
+    Returns:
+        The overview of all, and the curves of the training in OUTPUT_DIR, if there is one.
+    """
+    model, mapper = load_model(cfg), DetrDatasetMapper(cfg, is_train=False)
+    names = dataset_classes(cfg.DATASETS.TEST[0])
+    records = spread(DatasetCatalog.get(cfg.DATASETS.TEST[0]), number)
+
+    def found(record: dict, picture: np.ndarray) -> list[View]:
+        with torch.no_grad():
+            [result] = model([mapper(record)])
+        return [View("found", objects_found(result).above(threshold), names)]
+
+    overview = _write_comparisons(records, names, found, output, masks=cfg.MODEL.MASK_ON)
+    stems = _stems(records)
+    for record in records[:attention]:
+        instances, queries, weights = look_into(model, mapper(record), threshold)
+        figure = draw_attention(pixels_of(record), weights, instances_found(instances), queries, names)
+        save_png(figure, output / f"{stems[record['file_name']]}_attention.png")
+    return [overview, *_write_curves([Path(cfg.OUTPUT_DIR)], output)]
+
+
+def compare(
+    cfg: CfgNode, weights: Sequence[str], output: Path, *, number: int = 12, threshold: float = 0.7
+) -> list[Path]:
+    """Write the truth and what several models find beside each other; as `visualize`, but for the attention.
+
+    Args:
+        weights: checkpoints of any layout, each with the classes and the config that come with it (see Predictor). The
+            curves are those of the trainings whose folders they lie in.
+    """
+    models = {name: Predictor(name, threshold=threshold, device=cfg.MODEL.DEVICE) for name in weights}
+    records = spread(DatasetCatalog.get(cfg.DATASETS.TEST[0]), number)
+
+    def found(record: dict, picture: np.ndarray) -> list[View]:
+        return [View(_title(name), model(picture).shown, model.class_names) for name, model in models.items()]
+
+    masks = any(model.cfg.MODEL.MASK_ON for model in models.values())
+    overview = _write_comparisons(records, dataset_classes(cfg.DATASETS.TEST[0]), found, output, masks=masks)
+    return [overview, *_write_curves([Path(name).parent for name in weights], output)]
+
+
+def _write_comparisons(
+    records: Sequence[dict],
+    names: Sequence[str],
+    found: Callable[[dict, np.ndarray], list[View]],
+    output: Path,
+    *,
+    masks: bool,
+) -> Path:
+    """An image for each picture, and one of all."""
+    comparisons, stems = [], _stems(records)
+    for record in tqdm(records, "Looking", unit=" pictures"):
+        picture = pixels_of(record)
+        truth = View("truth", objects_in(record, masks=masks), names)
+        comparison = Comparison(Path(record["file_name"]).name, picture, [truth, *found(record, picture)])
+        save_comparisons([comparison], output / f"{stems[record['file_name']]}.png")
+        comparisons.append(comparison)
+    overview = output / "overview.png"
+    save_comparisons(comparisons, overview, columns=OVERVIEW_COLUMNS)
+    return overview
+
+
+def _write_curves(folders: Iterable[Path], output: Path) -> list[Path]:
+    files = {folder.name: folder / "metrics.json" for folder in folders}
+    runs = {name: read_metrics(file) for name, file in files.items() if file.is_file()}
+    if runs:
+        save_curves(runs, output / "curves.png")
+    return [output / "curves.png"] if runs else []
+
+
+def _stems(records: Sequence[dict]) -> dict[str, str]:
+    """Names for what is written of each picture, by its file; no two are the same."""
+    return {str(path): Path(name).stem for path, name in drawing_names([Path(r["file_name"]) for r in records]).items()}
+
+
+def _title(weights: str) -> str:
+    """Enough of a path to know it by."""
+    return weights if "://" in weights else "/".join(Path(weights).parts[-2:])
