@@ -23,7 +23,7 @@ from d2_detr.visualization.predictions import Comparison, View, save_comparisons
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
-OVERVIEW_COLUMNS = 3
+OVERVIEW_VIEWS = 6  # beside each other
 
 
 def visualize(
@@ -94,7 +94,8 @@ def _write_comparisons(
         save_comparisons([comparison], output / f"{stems[record['file_name']]}.png")
         comparisons.append(comparison)
     overview = output / "overview.png"
-    save_comparisons(comparisons, overview, columns=OVERVIEW_COLUMNS)
+    views = len(comparisons[0].views)
+    save_comparisons(comparisons, overview, columns=max(1, OVERVIEW_VIEWS // views))
     return overview
 
 
