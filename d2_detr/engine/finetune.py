@@ -7,6 +7,7 @@ the weights, of any size.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ def finetune_config(
     pairs = [pair for section in SECTIONS for pair in _pairs(model[section], section)]
     merge_options(cfg, [part for pair in pairs if pair[0] not in OF_THE_TASK for part in pair])
     cfg.OUTPUT_DIR = str(output_dir)
+    cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
     cfg.SOLVER.MAX_EPOCHS = epochs
     cfg.SOLVER.IMS_PER_BATCH = batch_size
     cfg.SOLVER.BASE_LR = lr or learning_rate(batch_size)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime
 import logging
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -96,6 +96,20 @@ class ProgressBar(HookBase):
 def in_terminal() -> bool:
     """Whether somebody looks at what tqdm writes."""
     return sys.stderr.isatty()
+
+
+@contextmanager
+def console_spared() -> Iterator[None]:
+    """What Detectron2 logs meanwhile goes to its file alone, but for warnings: environment, config and model are 500
+    lines, behind which nobody would see the class table."""
+    levels = {handler: handler.level for handler in logging.getLogger("detectron2").handlers if _in_console(handler)}
+    for handler in levels:
+        handler.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for handler, level in levels.items():
+            handler.setLevel(level)
 
 
 def file_logger() -> logging.Logger:

@@ -17,6 +17,7 @@ from d2_detr.config import add_detr_config, config_path
 from d2_detr.data import custom, panoptic
 from d2_detr.data.class_table import look_at_data
 from d2_detr.data.classes import check_num_classes, resolve_num_classes, resolve_stuff_classes
+from d2_detr.engine.progress import console_spared
 from d2_detr.errors import InputError
 
 from detectron2.config import CfgNode, get_cfg
@@ -108,7 +109,10 @@ def setup(cfg: CfgNode, *, evaluation_only: bool = False, resume: bool = False) 
             check_weights(cfg, evaluation_only=evaluation_only)
         look_at_data(cfg, evaluation_only=evaluation_only)
     cfg.freeze()
-    default_setup(cfg, argparse.Namespace(eval_only=evaluation_only, resume=resume))
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank())  # as default_setup would
+    with console_spared():
+        default_setup(cfg, argparse.Namespace(eval_only=evaluation_only, resume=resume))
+    logger.info("Environment, config and model are in %s", Path(cfg.OUTPUT_DIR) / "log.txt")
     return cfg
 
 

@@ -21,7 +21,14 @@ from d2_detr.engine.ema import Ema
 from d2_detr.engine.inference import load_model
 from d2_detr.engine.keep_best import KeepBest, best_metric
 from d2_detr.engine.optimizer import build_optimizer
-from d2_detr.engine.progress import ProgressBar, ProgressPrinter, WriteEvaluations, file_logger, in_terminal
+from d2_detr.engine.progress import (
+    ProgressBar,
+    ProgressPrinter,
+    WriteEvaluations,
+    console_spared,
+    file_logger,
+    in_terminal,
+)
 from d2_detr.engine.report import write_report
 from d2_detr.evaluation.losses import LossEvaluator
 from d2_detr.evaluation.panoptic import PanopticEvaluator
@@ -128,7 +135,8 @@ class Trainer(DefaultTrainer):
         if period > 0 and cfg.DATASETS.TEST:
             best = best_metric(cfg), results_file(cfg)
             evaluation.append(KeepBest(self.checkpointer, *best, period, cfg.SOLVER.PATIENCE))
-            behind.append(WriteEvaluations(self._writers, period))
+            lasting = [writer for writer in self._writers if not isinstance(writer, ProgressPrinter)]
+            behind.append(WriteEvaluations(lasting, period))
         if in_terminal() and comm.is_main_process():
             behind.append(ProgressBar())
         return [timer, self.ema, *found[:writer], *evaluation, *found[writer:], *behind]
@@ -161,6 +169,11 @@ class Trainer(DefaultTrainer):
             TensorboardXWriter(self.cfg.OUTPUT_DIR),
         ]
         return self._writers
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        with console_spared():
+            return super().build_model(cfg)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

@@ -15,6 +15,7 @@ from d2_detr.engine.inference import load_model, look_into, pixels_of, spread
 from d2_detr.engine.objects import instances_found, objects_found, objects_in
 from d2_detr.engine.predict_files import drawing_names
 from d2_detr.engine.predictor import Predictor
+from d2_detr.errors import InputError
 from d2_detr.visualization.attention import draw_attention
 from d2_detr.visualization.curves import read_metrics, save_curves
 from d2_detr.visualization.figures import save_png
@@ -86,6 +87,8 @@ def _write_comparisons(
     masks: bool,
 ) -> Path:
     """An image for each picture, and one of all."""
+    if not records:
+        raise InputError("there are no pictures to be shown; ask for 1 or more")
     comparisons, stems = [], _stems(records)
     for record in tqdm(records, "Looking", unit=" pictures"):
         picture = pixels_of(record)
