@@ -128,7 +128,7 @@ def train_net(tmp_path, drawn_balloons, prefix, *args, opts):
     environment = os.environ | {"DETECTRON2_DATASETS": str(drawn_balloons.parent), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, *prefix, str(ROOT / "tools/train_net.py"), "--config", "detr_compact_balloon_drawn.yaml"]
     return subprocess.Popen(
-        [*command, *args, *opts, "DATASETS.TEST", "('balloon_drawn_val',)", "SOLVER.MAX_ITER", "2"],
+        [*command, *args, *opts, "DATASETS.TEST", "('balloon_drawn_val',)", "SOLVER.MAX_ITER", "2", "TEST.REPORT", "True"],
         env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
@@ -136,7 +136,7 @@ def train_net(tmp_path, drawn_balloons, prefix, *args, opts):
 def assert_trained_once(folder):
     lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
     assert len([line for line in lines if "bbox/AP" in line]) == 1, "one process writes"
-    assert len(list(folder.glob("events.out.tfevents*"))) == 1
+    assert len(list(folder.glob("events.out.tfevents*"))) == 1 and (folder / "report.html").is_file()
     assert torch.load(folder / "model_final.pth", weights_only=True)["iteration"] == 1
 
 
@@ -158,5 +158,5 @@ def test_torchrun_starts_the_processes(drawn_balloons, tiny_opts, tmp_path):
     process = train_net(tmp_path, drawn_balloons, prefix, opts=[*tiny_opts, *SAME_FOR_ALL])
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
-    assert "World size: 2" in output
+    assert "World size: 2" in (tmp_path / "log.txt").read_text()
     assert_trained_once(tmp_path)
