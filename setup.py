@@ -51,7 +51,15 @@ setup(
         "yacs",
     ],
     extras_require={
-        "test": ["hypothesis", "pytest", "ruff==0.17.5", "setuptools>=70.1"],  # which builds wheels by itself
+        "test": [
+            "hypothesis",
+            "ipykernel",  # with nbclient, for the notebooks
+            "nbclient",
+            "pytest",
+            "ruff==0.17.5",
+            "selenium",  # for the report, where there is a browser
+            "setuptools>=70.1",  # which builds wheels by itself
+        ],
         "record": ["transformers==5.23.0", "timm==1.0.31"],  # to record figures of tests/reference anew
     },
 )

@@ -12,8 +12,9 @@ settle_detectron2()
 from d2_detr import data, modeling  # noqa: F401 - only registration
 from d2_detr.config import add_detr_config
 from d2_detr.data.dataset_mapper import DetrDatasetMapper
+from d2_detr.engine.finetune import finetune
 from d2_detr.engine.predictor import Predictor
 from d2_detr.modeling.detr import Detr
 
 __version__ = "0.1.0"
-__all__ = ["Detr", "DetrDatasetMapper", "Predictor", "add_detr_config"]
+__all__ = ["Detr", "DetrDatasetMapper", "Predictor", "add_detr_config", "finetune"]

@@ -49,8 +49,8 @@ def summarise(name: str, output: Path, commands: list[list[str]], seconds: float
 Done in {seconds / 60:.1f} minutes.
   data        {kind}: {train} to train, {val} to validate
   result      AP {results["bbox/AP"]:.1f}, AP50 {results["bbox/AP50"]:.1f} (of 100) on the validation pictures
-  look at     {output}/pictures/overview.png (truth and predictions), {output}/pictures/curves.png
-  model       {output}/model_final.pth, its config {output}/config.yaml
+  look at     {output}/report.html in a browser, {output}/pictures/overview.png (truth and predictions)
+  model       {output}/model_final.pth, for tools/predict.py; its config {output}/config.yaml
 What ran, to copy:"""
     )
     for command in commands:

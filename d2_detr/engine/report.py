@@ -38,6 +38,7 @@ TASKS = {"bbox": "boxes", "segm": "masks"}
 
 
 def write_report(
+    path: Path,
     cfg: CfgNode,
     model: nn.Module,
     weights: str | Path,
@@ -47,7 +48,7 @@ def write_report(
     metrics: Sequence[dict] = (),
     iteration: int = -1,
 ) -> None:
-    """Write report.html into the output folder of a run; for the main process.
+    """Write the report of a run as an HTML file; for the main process.
 
     Args:
         model: what lies in `weights`; not in parallel.
@@ -64,7 +65,6 @@ def write_report(
         config=str(Path(cfg.OUTPUT_DIR) / "config.yaml"),
         **(_validation(cfg, model, results_file, panoptic_quality) if results_file else {}),
     )
-    path = Path(cfg.OUTPUT_DIR) / "report.html"
     save_report(report, path)
     logger.info("To be looked at: %s", path)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from d2_detr.checkpoint.checkpointer import DetrCheckpointer
 from d2_detr.data.classes import dataset_label_map
 from d2_detr.engine.report import write_report
@@ -28,7 +30,7 @@ def train(cfg: CfgNode, *, resume: bool = False) -> dict | None:
 
 
 def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict | None:
-    """Evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint in cfg.OUTPUT_DIR, and report there."""
+    """Evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint in cfg.OUTPUT_DIR; report in `inference` there."""
     cfg = setup(cfg, evaluation_only=True, resume=resume)
     model = Trainer.build_model(cfg)
     label_map = dataset_label_map(cfg.DATASETS.TEST[0])
@@ -40,5 +42,5 @@ def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict | None:
         verify_results(cfg, results)
         if cfg.TEST.REPORT:
             found = {"results_file": results_file(cfg), "panoptic_quality": panoptic_quality(cfg, results)}
-            write_report(cfg, model.eval(), weights, **found)
+            write_report(Path(cfg.OUTPUT_DIR) / "inference" / "report.html", cfg, model.eval(), weights, **found)
     return results

@@ -19,6 +19,7 @@ from d2_detr.data.class_table import look_at_data
 from d2_detr.data.classes import check_num_classes, resolve_num_classes, resolve_stuff_classes
 from d2_detr.engine.progress import console_spared
 from d2_detr.errors import InputError
+from d2_detr.files import replacing
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import get_detection_dataset_dicts
@@ -88,7 +89,7 @@ def setup(cfg: CfgNode, *, evaluation_only: bool = False, resume: bool = False) 
     Mistakes in the data and in MODEL.WEIGHTS show here, before anything is written but a line in the log.
 
     The config that is logged and written to OUTPUT_DIR has the class count, the stuff and the iterations as numbers, so
-    that it repeats the run and builds the model without the data.
+    that it repeats the run and builds the model without the data. An evaluation leaves that of a training as it is.
 
     Args:
         resume: a checkpoint in OUTPUT_DIR, if there is one, comes in place of MODEL.WEIGHTS.
@@ -110,8 +111,13 @@ def setup(cfg: CfgNode, *, evaluation_only: bool = False, resume: bool = False) 
         look_at_data(cfg, evaluation_only=evaluation_only)
     cfg.freeze()
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank())  # as default_setup would
+    written = Path(cfg.OUTPUT_DIR) / "config.yaml"
+    of_training = written.read_text() if evaluation_only and written.is_file() else ""
     with console_spared():
         default_setup(cfg, argparse.Namespace(eval_only=evaluation_only, resume=resume))
+    if of_training and comm.is_main_process():
+        with replacing(written) as temporary:
+            temporary.write_text(of_training)
     logger.info("Environment, config and model are in %s", Path(cfg.OUTPUT_DIR) / "log.txt")
     return cfg
 

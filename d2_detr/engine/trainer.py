@@ -116,6 +116,7 @@ class Trainer(DefaultTrainer):
         quality = panoptic_quality(cfg, self._last_eval_results)
         weights = output / f"{BEST if best else 'model_final'}.pth"
         write_report(
+            output / "report.html",
             cfg,
             load_model(cfg, str(weights)),
             weights,

@@ -127,8 +127,9 @@ def test_one_process_is_this_one():
 def train_net(tmp_path, drawn_balloons, prefix, *args, opts):
     environment = os.environ | {"DETECTRON2_DATASETS": str(drawn_balloons.parent), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, *prefix, str(ROOT / "tools/train_net.py"), "--config", "detr_compact_balloon_drawn.yaml"]
+    opts = [*opts, "DATASETS.TEST", "('balloon_drawn_val',)", "SOLVER.MAX_ITER", "2", "TEST.REPORT", "True"]
     return subprocess.Popen(
-        [*command, *args, *opts, "DATASETS.TEST", "('balloon_drawn_val',)", "SOLVER.MAX_ITER", "2", "TEST.REPORT", "True"],
+        [*command, *args, *opts],
         env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 

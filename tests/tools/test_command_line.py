@@ -59,6 +59,17 @@ def test_eval_only_prints_the_coco_table(datasets, trained, tmp_path):
     assert "copypaste: AP,AP50,AP75,APs,APm,APl" in output
 
 
+def test_an_evaluation_in_the_folder_of_a_training_leaves_its_config_and_report_alone(datasets, tmp_path):
+    status, output = run(datasets, "train_net.py", *CONFIG, *options(tmp_path, SOLVER__MAX_ITER=1, TEST__REPORT=True))
+    assert status == 0, output
+    kept = {name: (tmp_path / name).read_text() for name in ("config.yaml", "report.html")}
+    weights = options(tmp_path, MODEL__WEIGHTS=tmp_path / "model_final.pth", TEST__REPORT=True)
+    status, output = run(datasets, "train_net.py", *CONFIG, "--eval-only", *weights)
+    assert status == 0, output
+    assert kept == {name: (tmp_path / name).read_text() for name in kept}
+    assert "Pictures</h2>" in (tmp_path / "inference" / "report.html").read_text()
+
+
 def test_the_written_config_repeats_the_run_without_counting_again(trained):
     text = (trained / "config.yaml").read_text()
     assert "NUM_CLASSES: 1" in text and "MAX_ITER: 3" in text
@@ -82,6 +93,34 @@ def test_a_run_that_was_killed_goes_on_behind_its_last_checkpoint(datasets, tmp_
     assert saved["iteration"] == iterations + 1
     steps = {int(state["step"]) for state in saved["trainer"]["_trainer"]["optimizer"]["state"].values()}
     assert steps == {iterations + 2}, "the optimizer has counted every iteration once"
+
+
+def test_visualize_compares_two_models_each_with_its_own_classes(trained, tmp_path):
+    root = draw_shapes(tmp_path / "shapes")
+    weights = trained / "model_final.pth"
+    options = (
+        "--data",
+        root,
+        "--output",
+        tmp_path / "out",
+        "--num",
+        2,
+        "--threshold",
+        0,
+        "--compare",
+        weights,
+        weights,
+    )
+    status, output = run(tmp_path, "visualize.py", *options, "--show", "MODEL.DEVICE", "cpu")
+    assert status == 1 and "no window can be opened" in output, "written first, shown then"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "00001.png",
+        "00002.png",
+        "overview.png",
+        "curves.png",
+    }
+    with Image.open(tmp_path / "out" / "overview.png") as picture:
+        assert picture.width == 6 * 384, "two comparisons of three views"
 
 
 def test_visualize_writes_a_picture_for_each_of_the_test_set_and_the_curves(datasets, trained, tmp_path):
