@@ -58,7 +58,7 @@ def read_picture(path: str | Path, format: str = "RGB", *, annotated_wh: tuple[i
             if picture.size != annotated_wh:
                 raise InputError(_size_mismatch(path, upright.size, annotated_wh))
             upright = picture
-    pixels = _rgb(upright, path)
+    pixels = rgb_pixels(upright, path)
     return pixels[:, :, ::-1] if format == "BGR" else pixels
 
 
@@ -87,10 +87,15 @@ def _orientation(picture: Image.Image) -> int:
         return 1
 
 
-def _rgb(picture: Image.Image, path: str | Path) -> np.ndarray:
+def rgb_pixels(picture: Image.Image, name: object) -> np.ndarray:
+    """The pixels (H, W, 3), uint8, of a picture of any mode of Pillow's; `name` is what messages call it.
+
+    Raises:
+        InputError: the pixels are floating point numbers.
+    """
     if picture.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
         grey = (np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if picture.mode == "F":
-        raise InputError(f"{path}: pixels are floating point numbers of unknown range; save it with 8 or 16 bits")
+        raise InputError(f"{name}: pixels are floating point numbers of unknown range; save it with 8 or 16 bits")
     return np.asarray(picture.convert("RGB"))

@@ -11,7 +11,7 @@ import pycocotools.mask as mask_util
 from PIL import Image, ImageOps
 
 from d2_detr.checkpoint.class_head import LabelMap
-from d2_detr.data.pictures import read_picture
+from d2_detr.data.pictures import read_picture, rgb_pixels
 from d2_detr.errors import InputError
 from d2_detr.objects import Objects
 from d2_detr.visualization.predictions import save_objects
@@ -92,9 +92,7 @@ def read_pixels(picture: Picture) -> np.ndarray:
     if isinstance(picture, str | Path):
         return read_picture(picture)
     if isinstance(picture, Image.Image):
-        if picture.mode.startswith(("I", "F")):
-            raise InputError(f"a picture of mode {picture.mode!r}: give its path instead, or convert it to 8 bits")
-        return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+        return rgb_pixels(ImageOps.exif_transpose(picture), "a picture of Pillow's")
     if not isinstance(picture, np.ndarray):
         raise InputError(f"a {type(picture).__name__}, expected a path, a picture of Pillow's or an array")
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:

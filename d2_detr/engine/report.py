@@ -43,7 +43,7 @@ def write_report(
     model: nn.Module,
     weights: str | Path,
     *,
-    results_file: Path | None,
+    results_file: Path,
     panoptic_quality: float | None = None,
     metrics: Sequence[dict] = (),
     iteration: int = -1,
@@ -52,8 +52,8 @@ def write_report(
 
     Args:
         model: what lies in `weights`; not in parallel.
-        results_file: its predictions for the first test set, as COCOEvaluator writes them; None where there is no such
-            set.
+        results_file: its predictions for the first test set, as COCOEvaluator writes them. Where they are missing, for
+            want of a test set or of an evaluator, nothing is said of them.
         metrics: the lines of metrics.json of the training; () behind a mere evaluation.
         iteration: of the training, from 0, that the model is from.
     """
@@ -63,7 +63,11 @@ def write_report(
         curves=_training_curves(metrics),
         weights=str(weights),
         config=str(Path(cfg.OUTPUT_DIR) / "config.yaml"),
-        **(_validation(cfg, model, results_file, panoptic_quality) if results_file else {}),
+        **(
+            _validation(cfg, model, results_file, panoptic_quality)
+            if cfg.DATASETS.TEST and results_file.is_file()
+            else {}
+        ),
     )
     save_report(report, path)
     logger.info("To be looked at: %s", path)

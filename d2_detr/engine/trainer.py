@@ -112,18 +112,21 @@ class Trainer(DefaultTrainer):
     def _report(self) -> None:
         """report.html of the best model, or of the last one where none is kept."""
         cfg, output = self.cfg, Path(self.cfg.OUTPUT_DIR)
-        best = next((hook for hook in self._hooks if isinstance(hook, KeepBest) and hook.kept_results.is_file()), None)
-        quality = panoptic_quality(cfg, self._last_eval_results)
-        weights = output / f"{BEST if best else 'model_final'}.pth"
+        best = next((hook for hook in self._hooks if isinstance(hook, KeepBest) and hook.best_iteration >= 0), None)
+        if best:
+            weights, results, iteration = output / f"{BEST}.pth", best.kept_results, best.best_iteration
+        else:
+            weights, results, iteration = output / "model_final.pth", results_file(cfg), self.iter - 1
+        quality = best.best if best and cfg.MODEL.DETR.PANOPTIC_ON else panoptic_quality(cfg, self._last_eval_results)
         write_report(
             output / "report.html",
             cfg,
             load_model(cfg, str(weights)),
             weights,
-            results_file=best.kept_results if best else results_file(cfg) if cfg.DATASETS.TEST else None,
-            panoptic_quality=best.best if best and quality is not None else quality,
+            results_file=results,
+            panoptic_quality=quality,
             metrics=read_metrics(output / "metrics.json"),
-            iteration=best.best_iteration if best else self.iter - 1,
+            iteration=iteration,
         )
 
     def build_hooks(self) -> list[HookBase | None]:
@@ -210,12 +213,12 @@ class Trainer(DefaultTrainer):
 def inference_folder(cfg: CfgNode, dataset_name: str) -> Path:
     """Where the evaluation of a dataset writes."""
     folder = Path(cfg.OUTPUT_DIR) / "inference"
-    return folder if len(cfg.DATASETS.TEST) == 1 else folder / dataset_name
+    return folder / dataset_name if len(cfg.DATASETS.TEST) > 1 else folder
 
 
 def results_file(cfg: CfgNode) -> Path:
-    """The predictions for the first test set, in COCO's results format, as COCOEvaluator calls them."""
-    return inference_folder(cfg, cfg.DATASETS.TEST[0]) / "coco_instances_results.json"
+    """The predictions for the first test set, if there is one, in COCO's results format, as COCOEvaluator names it."""
+    return inference_folder(cfg, next(iter(cfg.DATASETS.TEST), "")) / "coco_instances_results.json"
 
 
 def panoptic_quality(cfg: CfgNode, results: Mapping) -> float | None:

@@ -114,6 +114,17 @@ def test_a_path_a_picture_and_an_array_are_alike(save, tmp_path, mode):
     assert_same(of_path, of_array)
 
 
+def test_sixteen_bits_are_scaled_alike_from_a_path_and_a_picture(save, tmp_path):
+    grey = pixels()[:, :, 0].astype(np.uint16) * 257
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    predictor = Predictor(save()[0], threshold=0)
+    of_array = predictor(np.repeat(pixels()[:, :, :1], 3, axis=2))
+    assert_same(predictor(tmp_path / "deep.png"), of_array)
+    with Image.open(tmp_path / "deep.png") as opened:
+        assert opened.mode == "I;16"
+        assert_same(predictor(opened), of_array)
+
+
 def test_the_exif_orientation_is_applied_to_paths_and_pictures(save, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise
@@ -133,10 +144,10 @@ def test_the_exif_orientation_is_applied_to_paths_and_pictures(save, tmp_path):
         (pixels()[:, :, 0], r"\(44, 60\) of uint8"),
         (pixels()[:0], r"\(0, 60, 3\)"),
         (["cat.png"], "a list, expected a path"),
-        (Image.new("I;16", (8, 8)), "mode 'I;16': give its path"),
+        (Image.new("F", (8, 8)), "a picture of Pillow's: pixels are floating point"),
         ("missing.png", "missing.png: no such picture"),
     ],
-    ids=["float", "grey_array", "empty", "list", "sixteen_bits", "missing"],
+    ids=["float", "grey_array", "empty", "list", "float_picture", "missing"],
 )
 def test_what_is_no_picture_is_told(save, wrong, message):
     with pytest.raises((InputError, FileNotFoundError), match=message):
