@@ -12,6 +12,7 @@ from pathlib import Path
 from d2_detr.engine import load_config
 from d2_detr.engine.visualize import compare, visualize
 from d2_detr.errors import one_clear_message
+from d2_detr.visualization.attention import POINTS
 from d2_detr.visualization.figures import show_in_windows
 
 
@@ -24,6 +25,12 @@ def parse_args() -> argparse.Namespace:
     add("--num", type=int, default=12, help="how many pictures of the test set (default 12)")
     add("--threshold", type=float, default=0.7, help="least score that is shown (default 0.7)")
     add("--attention", type=int, default=2, help="of how many pictures to show attention (default 2)")
+    point = {"type": float, "nargs": 2, "action": "append", "metavar": ("X", "Y")}
+    add(
+        "--point",
+        **point,
+        help="show the encoder's attention from here, in [0, 1] of the picture; as often as you like",
+    )
     add("--compare", nargs=2, metavar=("A", "B"), help="two models beside each other, in place of MODEL.WEIGHTS")
     add("--show", action="store_true", help="open the overview and the curves in windows, too")
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
@@ -37,7 +44,7 @@ def main() -> None:
     if args.compare:
         written = compare(cfg, args.compare, args.output, **shown)
     else:
-        written = visualize(cfg, args.output, attention=args.attention, **shown)
+        written = visualize(cfg, args.output, attention=args.attention, points=args.point or POINTS, **shown)
     print(f"written to {args.output}, at a glance: {', '.join(path.name for path in written)}")
     if args.show:
         show_in_windows(written)

@@ -16,7 +16,7 @@ from d2_detr.engine.objects import instances_found, objects_found, objects_in
 from d2_detr.engine.predict_files import drawing_names
 from d2_detr.engine.predictor import Predictor
 from d2_detr.errors import InputError
-from d2_detr.visualization.attention import draw_attention
+from d2_detr.visualization.attention import POINTS, draw_attention
 from d2_detr.visualization.curves import read_metrics, save_curves
 from d2_detr.visualization.figures import save_png
 from d2_detr.visualization.predictions import Comparison, View, save_comparisons
@@ -28,7 +28,13 @@ OVERVIEW_VIEWS = 6  # beside each other
 
 
 def visualize(
-    cfg: CfgNode, output: Path, *, number: int = 12, threshold: float = 0.7, attention: int = 2
+    cfg: CfgNode,
+    output: Path,
+    *,
+    number: int = 12,
+    threshold: float = 0.7,
+    attention: int = 2,
+    points: Sequence[tuple[float, float]] = POINTS,
 ) -> list[Path]:
     """Write truth and predictions of MODEL.WEIGHTS for pictures of the first test set, and what the model attends to.
 
@@ -36,10 +42,14 @@ def visualize(
         number: pictures, evenly spread over the test set.
         threshold: least score of what is shown.
         attention: of how many of them it is shown.
+        points: x, y in [0, 1] of the picture, from which the encoder's attention is shown.
 
     Returns:
         The overview of all, and the curves of the training in OUTPUT_DIR, if there is one.
     """
+    for x, y in points:
+        if not (0 <= x <= 1 and 0 <= y <= 1):
+            raise InputError(f"point {x} {y}: expected x and y as shares of the picture, from 0 to 1")
     model, mapper = load_model(cfg), DetrDatasetMapper(cfg, is_train=False)
     names = dataset_classes(cfg.DATASETS.TEST[0])
     records = spread(DatasetCatalog.get(cfg.DATASETS.TEST[0]), number)
@@ -53,7 +63,8 @@ def visualize(
     stems = _stems(records)
     for record in records[:attention]:
         instances, queries, weights = look_into(model, mapper(record), threshold)
-        figure = draw_attention(pixels_of(record), weights, instances_found(instances), queries, names)
+        found_by = instances_found(instances), queries
+        figure = draw_attention(pixels_of(record), weights, *found_by, names, points=points)
         save_png(figure, output / f"{stems[record['file_name']]}_attention.png")
     return [overview, *_write_curves([Path(cfg.OUTPUT_DIR)], output)]
 

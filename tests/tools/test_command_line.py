@@ -125,9 +125,10 @@ def test_visualize_compares_two_models_each_with_its_own_classes(trained, tmp_pa
 
 def test_visualize_writes_a_picture_for_each_of_the_test_set_and_the_curves(datasets, trained, tmp_path):
     weights = options(trained, MODEL__WEIGHTS=trained / "model_final.pth")
-    status, output = run(
-        datasets, "visualize.py", *CONFIG, "--output", tmp_path, "--num", 3, "--threshold", 0.1, *weights
-    )
+    look = ("visualize.py", *CONFIG, "--output", tmp_path, "--num", 3, "--threshold", 0.1)
+    status, output = run(datasets, *look, "--point", 0.5, 60, *weights)
+    assert status == 1 and "point 0.5 60.0: expected x and y as shares" in output and not list(tmp_path.iterdir())
+    status, output = run(datasets, *look, "--point", 0.5, 0.6, "--point", 1, 0, *weights)
     assert status == 0, output
     names = {path.name for path in tmp_path.iterdir()}
     assert len(names) == 7 and {"overview.png", "curves.png"} <= names
