@@ -117,6 +117,7 @@ def test_a_wheel_carries_configs_and_the_embedded_part_and_trains(drawn_balloons
     for name in (
         "d2_detr/configs/detr_256_6_6_torchvision.yaml", "d2_detr/configs/custom/detr_r50_custom.yaml",
         "d2_detr/_embedded/detectron2/__init__.py", "d2_detr/_embedded/API.md", "d2_detr/data/balloon_manifest.json",
+        "d2_detr/visualization/report.html.jinja", "d2_detr/visualization/report.css", "d2_detr/visualization/report.js",
     ):  # fmt: skip
         assert name in names
     assert not any(name.startswith(("tests/", "tools/", "detectron2/")) for name in names)
@@ -131,4 +132,5 @@ def test_a_wheel_carries_configs_and_the_embedded_part_and_trains(drawn_balloons
     run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.strip().splitlines()[-1].startswith(str(tmp_path / "site")), "not the clone"
-    assert (tmp_path / "output" / "model_final.pth").is_file() and "copypaste: AP" in run.stdout
+    assert {"model_final.pth", "report.html"} <= {path.name for path in (tmp_path / "output").iterdir()}
+    assert "copypaste: AP" in run.stdout
