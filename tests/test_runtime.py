@@ -117,7 +117,8 @@ def test_a_wheel_carries_configs_and_the_embedded_part_and_trains(drawn_balloons
     for name in (
         "d2_detr/configs/detr_256_6_6_torchvision.yaml", "d2_detr/configs/custom/detr_r50_custom.yaml",
         "d2_detr/_embedded/detectron2/__init__.py", "d2_detr/_embedded/API.md", "d2_detr/data/balloon_manifest.json",
-        "d2_detr/visualization/report.html.jinja", "d2_detr/visualization/report.css", "d2_detr/visualization/report.js",
+        "d2_detr/visualization/report.html.jinja", "d2_detr/visualization/report.css",
+        "d2_detr/visualization/report.js",
     ):  # fmt: skip
         assert name in names
     assert not any(name.startswith(("tests/", "tools/", "detectron2/")) for name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,17 +26,16 @@ class Judged:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The worst pictures first; the curves are of all predictions."""
+    """The worst pictures first; the curves are of all predictions.
+
+    The threshold is the score with the best F1, cut off to two digits: so it can be told and asked for.
+    """
 
     pictures: Sequence[Judged]
+    threshold: float
     label_map: LabelMap
     of_classes: Sequence[Curve]
     of_all: Curve
-
-    @property
-    def threshold(self) -> float:
-        """The score with the best F1."""
-        return self.of_all.best_threshold
 
     def truth(self, picture: Judged, *, masks: bool) -> Objects:
         return objects_in(picture.record, masks=masks)
@@ -54,13 +54,14 @@ def judge(dataset: Sequence[dict], label_map: LabelMap, results: Sequence[dict])
     for result in results:
         of_picture[result["image_id"]].append(result)
     of_classes, of_all = _curves(dataset, label_map, of_picture)
+    threshold = math.floor(round(100 * of_all.best_threshold, 6)) / 100
     pictures = []
     for record in dataset:
         found = of_picture[record["image_id"]]
-        shown = _above(of_all.best_threshold, found, label_map, masks=False)
+        shown = _above(threshold, found, label_map, masks=False)
         pictures.append(Judged(record, found, outcomes(objects_in(record, masks=False), shown)))
     pictures.sort(key=lambda picture: -picture.outcomes.mistakes)
-    return Judgement(pictures, label_map, of_classes, of_all)
+    return Judgement(pictures, threshold, label_map, of_classes, of_all)
 
 
 def _curves(

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
-from d2_detr.data.classes import dataset_label_map
+from d2_detr.data.classes import dataset_classes, dataset_label_map
 from d2_detr.data.dataset_mapper import DetrDatasetMapper
 from d2_detr.engine.inference import look_into, pixels_of, spread
 from d2_detr.engine.judgement import Judged, Judgement, judge
@@ -157,12 +157,12 @@ def _sheet(judgement: Judgement, judged: Judged, *, masks: bool) -> Sheet:
 def _attention(cfg: CfgNode, model: nn.Module, judgement: Judgement) -> dict[str, str]:
     """Of pictures from the worst to the best where something was found, by name."""
     found = [judged.record for judged in judgement.pictures if judged.outcomes.of_predictions]
+    names = dataset_classes(cfg.DATASETS.TEST[0])  # of a panoptic one things and stuff, as the model has them
     mapper = DetrDatasetMapper(cfg, is_train=False)
     images = {}
     for record in spread(found, WITH_ATTENTION):
         instances, queries, attention = look_into(model, mapper(record), judgement.threshold)
         objects = instances_found(instances[:MOST_QUERIES])
-        names = judgement.label_map.names
         figure = draw_attention(pixels_of(record), attention, objects, queries[:MOST_QUERIES], names)
         images[Path(record["file_name"]).name] = address(figure, "JPEG")
     return images

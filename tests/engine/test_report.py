@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from d2_detr.checkpoint.class_head import LabelMap
+from d2_detr.data.panoptic_from_instances import make_panoptic
 from d2_detr.engine import Trainer, load_config, setup
 from d2_detr.engine.judgement import judge
 from d2_detr.evaluation.class_scores import class_scores, mean_scores
-from d2_detr.evaluation.outcomes import Outcome
+from d2_detr.evaluation.outcomes import Curve, Outcome
 from tests.shapes import draw_shapes, read
 
 from detectron2.data import MetadataCatalog
@@ -62,6 +63,18 @@ def test_the_report_is_of_the_best_model(root, opts, tmp_path, monkeypatch):
     kept = json.loads((tmp_path / "model_best_results.json").read_text())
     last = json.loads((tmp_path / "inference/coco_instances_results.json").read_text())
     assert kept and kept != last
+
+
+def test_masks_stuff_and_attention_are_shown_where_something_is_found(tmp_path, opts, monkeypatch):
+    root = draw_shapes(tmp_path / "coco")
+    for split in ("train", "val"):
+        make_panoptic(root / f"annotations/custom_{split}.json")
+    monkeypatch.setattr(Curve, "best_threshold", 0.0)  # nobody has learnt anything in four iterations
+    masks = "MODEL.MASK_ON True MODEL.DETR.PANOPTIC_ON True INPUT.MASK_FORMAT bitmask MODEL.DETR.HIDDEN_DIM 128".split()
+    trained(root, *opts, *masks, "MODEL.DETR.NHEADS", "8", "OUTPUT_DIR", str(tmp_path / "run"))
+    text = (tmp_path / "run" / "report.html").read_text()
+    assert sections(tmp_path / "run")[-1] == "attention"
+    assert "AP of masks" in text and "panoptic quality" in text and text.count("data:image/png;base64") >= 6
 
 
 def test_without_a_test_set_there_are_the_curves(root, opts, tmp_path):
