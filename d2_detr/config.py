@@ -80,7 +80,7 @@ def add_detr_config(cfg: CfgNode) -> None:
     # Length of the training in epochs; 0 uses MAX_ITER. When it is set, STEPS are fractions of the whole in (0, 1).
     cfg.SOLVER.MAX_EPOCHS = 0
 
-    # Epochs from one evaluation to the next; 0 uses EVAL_PERIOD, which counts iterations.
+    # Epochs from one evaluation to the next, where EVAL_PERIOD, which counts iterations, is 0.
     cfg.TEST.EVAL_EPOCHS = 0
     # A training, and an evaluation, ends with report.html in OUTPUT_DIR.
     cfg.TEST.REPORT = True

@@ -3,8 +3,8 @@
 python tools/finetune.py --data path/to/coco --weights detr://r50 --epochs 10 --output-dir outputs
 python tools/finetune.py --continue --output-dir outputs    # goes on where it was interrupted
 
-The config that it used is written to the output folder: `train_net.py --config outputs/config.yaml` repeats the run.
-Options of native DETR's main.py are understood, except that its --resume FILE only gives the weights to start from.
+The config that it used is written to the output folder; `train_net.py --config outputs/config.yaml OUTPUT_DIR again`
+repeats the run. Options of native DETR's main.py are understood, but its --resume FILE only gives the weights.
 """
 
 from __future__ import annotations
@@ -16,26 +16,30 @@ from pathlib import Path
 from d2_detr.data.layouts import LAYOUTS, find_layout
 from d2_detr.engine import launch, load_config, train
 from d2_detr.engine.finetune import finetune_config
+from d2_detr.engine.launch import group_size
 from d2_detr.errors import InputError, one_clear_message
 
-# Other options of main.py, and what they are called here.
+# Options of main.py that are keys of the config here.
 NATIVE_KEYS = {
     "--num_classes": "MODEL.DETR.NUM_CLASSES", "--frozen_weights": "MODEL.DETR.FROZEN_WEIGHTS",
     "--eos_coef": "MODEL.DETR.NO_OBJECT_WEIGHT", "--weight_decay": "SOLVER.WEIGHT_DECAY",
     "--clip_max_norm": "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "--num_workers": "DATALOADER.NUM_WORKERS",
     "--device": "MODEL.DEVICE", "--seed": "SEED",
 }  # fmt: skip
+OF_EVERY_RUN = {"output_dir", "go_on", "num_gpus", "opts"}  # all else belongs to its beginning
 
 
-def parse_args() -> argparse.Namespace:
+def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--data", "--coco_path", default="", metavar="FOLDER", help="annotated pictures, in any layout of the README")
-    add("--weights", metavar="FILE", help="trained model: a path, an address, a name (default detr://r50)")
+    add("--data", "--coco_path", metavar="FOLDER", help="annotated pictures, in any layout of the README")
+    add("--weights", metavar="FILE", help="trained model: path, address or name (default detr://r50)")
     add("--resume", metavar="FILE", help="the same, as native DETR calls it")
     add("--epochs", type=float, default=10, help="(default 10)")
     add("--batch-size", "--batch_size", type=int, default=2, help="pictures at once on each GPU (default 2)")
-    add("--lr", type=float, default=0, help="learning rate, the backbone's is a tenth (default: as the batch wants it)")
+    add("--lr", type=float, default=0, help="learning rate (default: as the batch wants it)")
+    add("--lr-backbone", "--lr_backbone", type=float, help="of the backbone (default: a tenth)")
+    add("--lr-drop", "--lr_drop", type=float, metavar="EPOCHS", help="then the rate falls to a tenth (default: 4/5)")
     add("--masks", action="store_true", help="learn masks besides boxes")
     add("--output-dir", "--output_dir", default="outputs", metavar="FOLDER", help="(default outputs)")
     add("--continue", action="store_true", dest="go_on", help="go on with the training in the output folder")
@@ -44,14 +48,12 @@ def parse_args() -> argparse.Namespace:
     for option, key in NATIVE_KEYS.items():
         add(option, dest=key, metavar="VALUE", help=key)
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
-    return parser.parse_args()
+    return parser
 
 
-def config(args: argparse.Namespace):
+def new_config(args: argparse.Namespace):
     if not args.data:
-        if not args.go_on:
-            raise InputError("--data is missing: the folder of your annotated pictures")
-        return load_config(str(Path(args.output_dir) / "config.yaml"), args.opts)
+        raise InputError("--data is missing: the folder of your annotated pictures")
     if args.resume and args.weights:
         raise InputError("--resume FILE is native DETR's word for --weights FILE; give one of them")
     if args.resume:
@@ -61,18 +63,31 @@ def config(args: argparse.Namespace):
         raise InputError(f"{args.data}: has the layout `{found}`, not `{args.dataset_file}`; leave --dataset_file out")
     given = [part for key in NATIVE_KEYS.values() if (value := vars(args)[key]) for part in (key, value)]
     return finetune_config(
-        args.data, args.weights or args.resume or "detr://r50", epochs=args.epochs, output_dir=args.output_dir,
-        batch_size=args.batch_size * args.num_gpus, lr=args.lr, masks=args.masks, opts=[*given, *args.opts],
-        resume=args.go_on,
+        args.data, args.weights or args.resume or "", epochs=args.epochs, output_dir=args.output_dir,
+        batch_size=args.batch_size * group_size(args.num_gpus), lr=args.lr, lr_backbone=args.lr_backbone,
+        lr_drop=args.lr_drop, masks=args.masks, opts=[*given, *args.opts],
     )  # fmt: skip
 
 
+def old_config(args: argparse.Namespace, parser: argparse.ArgumentParser):
+    config = Path(args.output_dir) / "config.yaml"
+    if not config.is_file():
+        raise InputError(f"{config}: no such file, so there is no training to go on with; begin one with --data")
+    begun_with = set(vars(args)) - OF_EVERY_RUN
+    if others := sorted(name for name in begun_with if vars(args)[name] != parser.get_default(name)):
+        raise InputError(f"--continue goes on as {config} says; leave out {', '.join(others)}")
+    return load_config(str(config), ["OUTPUT_DIR", args.output_dir, *args.opts])
+
+
 def main() -> None:
-    args = parse_args()
-    cfg = config(args)
+    parser = argument_parser()
+    args = parser.parse_args()
+    cfg = old_config(args, parser) if args.go_on else new_config(args)
     launch(partial(train, cfg, resume=args.go_on), num_processes=args.num_gpus, device=cfg.MODEL.DEVICE)
-    print(f"\nThe training is in {args.output_dir}: report.html to look at, model_best.pth to use, as with")
-    print(f"  python tools/predict.py --weights {args.output_dir}/model_best.pth --input photos --output found")
+    output = Path(cfg.OUTPUT_DIR)
+    model = output / ("model_best.pth" if (output / "model_best.pth").is_file() else "model_final.pth")
+    print(f"\nTo look at: {output}/report.html. To use: {model}, as with")
+    print(f"  python tools/predict.py --weights {model} --input photos --output found")
 
 
 if __name__ == "__main__":

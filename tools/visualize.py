@@ -24,7 +24,12 @@ def parse_args() -> argparse.Namespace:
     add("--output", required=True, type=Path, metavar="FOLDER", help="where to write the pictures")
     add("--num", type=int, default=12, help="how many pictures of the test set (default 12)")
     add("--threshold", type=float, default=0.7, help="least score that is shown (default 0.7)")
-    add("--attention", type=int, default=2, help="of how many pictures to show attention (default 2)")
+    add(
+        "--attention",
+        type=int,
+        default=2,
+        help="of how many pictures to show attention (default 2; not with --compare)",
+    )
     point = {"type": float, "nargs": 2, "action": "append", "metavar": ("X", "Y")}
     add(
         "--point",
@@ -32,7 +37,7 @@ def parse_args() -> argparse.Namespace:
         help="show the encoder's attention from here, in [0, 1] of the picture; as often as you like",
     )
     add("--compare", nargs=2, metavar=("A", "B"), help="two models beside each other, in place of MODEL.WEIGHTS")
-    add("--show", action="store_true", help="open the overview and the curves in windows, too")
+    add("--show", action="store_true", help="open overview, curves and attention in windows, too")
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
     return parser.parse_args()
 
@@ -42,7 +47,7 @@ def main() -> None:
     cfg = load_config(args.config_file, args.opts, args.data)
     shown = {"number": args.num, "threshold": args.threshold}
     if args.compare:
-        written = compare(cfg, args.compare, args.output, **shown)
+        written = compare(cfg, args.compare, args.output, opts=args.opts, **shown)
     else:
         written = visualize(cfg, args.output, attention=args.attention, points=args.point or POINTS, **shown)
     print(f"written to {args.output}, at a glance: {', '.join(path.name for path in written)}")

@@ -27,6 +27,17 @@ def dataset_classes(name: str) -> list[str]:
     return list(MetadataCatalog.get(name).thing_classes)
 
 
+def names_of_rows(cfg: CfgNode, name: str) -> list[str]:
+    """The classes of a registered dataset, followed by names for the rows that the class head has to spare."""
+    names = dataset_classes(name)
+    return names + [f"class {row}" for row in range(len(names), cfg.MODEL.DETR.NUM_CLASSES)]
+
+
+def instances_of(name: str) -> str:
+    """The dataset that has the things of a panoptic dataset as instances; any other dataset itself."""
+    return MetadataCatalog.get(name).get("instances", name)
+
+
 def dataset_label_map(name: str) -> LabelMap:
     """Names of the classes of a registered dataset, and the category ids that its annotation file has for them."""
     names = dataset_classes(name)

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 SECTIONS = ("MODEL", "INPUT")
 
 
-def config_of(weights: str, opts: Sequence[str] = ()) -> tuple[CfgNode, LabelMap]:
+def config_of(weights: str, opts: Sequence[str] = (), *, to_train: bool = False) -> tuple[CfgNode, LabelMap | None]:
     """The config that builds the model of a checkpoint, with MODEL.WEIGHTS set, and its classes with their names.
 
     The checkpoints of this plugin hold theirs. Of another layout the sizes follow from the tensors, and the rest is
@@ -38,6 +38,7 @@ def config_of(weights: str, opts: Sequence[str] = ()) -> tuple[CfgNode, LabelMap
     Args:
         weights: whatever MODEL.WEIGHTS takes: a path, an https address, a name as detr://r50.
         opts: KEY VALUE pairs that win over what the checkpoint says.
+        to_train: class head and queries may be missing; without a head the classes are None.
 
     Raises:
         FileNotFoundError, ConnectionError, InputError: it cannot be had or read, is not a whole DETR, or has another
@@ -49,10 +50,11 @@ def config_of(weights: str, opts: Sequence[str] = ()) -> tuple[CfgNode, LabelMap
         format = detect_format(checkpoint["model"])
         common, _ = to_common(checkpoint["model"], format)
         architecture = architecture_of(common)
-        if missing := [name for name in (*CLASS_HEAD, QUERIES) if name not in common]:
+        missing = [name for name in (*CLASS_HEAD, QUERIES) if name not in common]
+        if missing and not to_train:
             raise InputError(f"{missing[0]} is missing: the model has to be trained before it finds anything")
         metadata = metadata_of(checkpoint)
-        label_map = _label_map(common, format, metadata.label_map)
+        label_map = None if missing else _label_map(common, format, metadata.label_map)
         if "config" in checkpoint:
             saved = yaml.safe_load(checkpoint["config"])
         else:
@@ -64,7 +66,8 @@ def config_of(weights: str, opts: Sequence[str] = ()) -> tuple[CfgNode, LabelMap
             cfg.MODEL.DEVICE = device
             cfg.MODEL.WEIGHTS = weights
             cfg.MODEL.DETR.FROZEN_WEIGHTS = ""
-            cfg.MODEL.DETR.NUM_CLASSES = len(label_map)
+            if label_map:
+                cfg.MODEL.DETR.NUM_CLASSES = len(label_map)
             cfg.merge_from_list(list(opts))
         except (KeyError, ValueError, AssertionError) as error:
             raise InputError(f"config of the checkpoint, with {' '.join(opts) or 'no options'}: {error}") from error
@@ -84,7 +87,7 @@ def _label_map(common: StateDict, format: Format, known: LabelMap | None) -> Lab
 
 
 def _config_of_sizes(
-    architecture: Architecture, metadata: Metadata, label_map: LabelMap, *, dilated: bool
+    architecture: Architecture, metadata: Metadata, label_map: LabelMap | None, *, dilated: bool
 ) -> dict[str, Any]:
     """What differs from Base-DETR.yaml in a model of these sizes; `dilated` where the metadata do not say."""
     if architecture.depth is None:
@@ -96,7 +99,8 @@ def _config_of_sizes(
             "The checkpoint does not tell all: taken for %d attention heads and %s dilation (DC5)",
             num_heads or DEFAULT_HEADS, "a" if dilated else "no",
         )  # fmt: skip
-    is_coco_panoptic = label_map.ids == LabelMap.coco_panoptic().ids
+    is_coco_panoptic = label_map is not None and label_map.ids == LabelMap.coco_panoptic().ids
+    queries = {"NUM_OBJECT_QUERIES": architecture.num_queries} if architecture.num_queries else {}
     return {
         "MODEL": {
             "MASK_ON": masks is not None,
@@ -112,7 +116,7 @@ def _config_of_sizes(
                 "ENC_LAYERS": architecture.encoder_layers,
                 "DEC_LAYERS": architecture.decoder_layers,
                 "PRE_NORM": architecture.pre_norm,
-                "NUM_OBJECT_QUERIES": architecture.num_queries,
+                **queries,
                 "PANOPTIC_ON": is_coco_panoptic and masks is not None,
                 # Its things come first.
                 "STUFF_CLASSES": tuple(range(len(LabelMap.coco()), len(label_map))) if is_coco_panoptic else (),

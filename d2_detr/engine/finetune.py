@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -28,38 +30,39 @@ OF_THE_TASK = (
 FULL_RATE_BATCH = 4
 
 
-def finetune(data: str | Path, weights: str | Path = "detr://r50", *, resume: bool = False, **options: Any) -> dict:
-    """Fine-tune here, in this process; see finetune_config for the rest of the arguments.
-
-    Args:
-        resume: go on with the training that was interrupted in `output_dir`.
+def finetune(data: str | Path, weights: str | Path = "", **options: Any) -> dict:
+    """Fine-tune here, in this process. See finetune_config for the arguments.
 
     Returns:
         The last evaluation, as {"bbox": {"AP": ..., "AP50": ...}, ...}; all else lies in `output_dir`.
     """
-    return train(finetune_config(data, weights, resume=resume, **options), resume=resume)
+    return train(finetune_config(data, weights, **options))
 
 
 def finetune_config(
     data: str | Path,
-    weights: str | Path = "detr://r50",
+    weights: str | Path = "",
     *,
     epochs: float = 10,
     output_dir: str | Path = "outputs",
     batch_size: int = 2,
     lr: float = 0,
+    lr_backbone: float | None = None,
+    lr_drop: float | None = None,
     masks: bool = False,
     opts: Sequence[str] = (),
-    resume: bool = False,
 ) -> CfgNode:
     """The config of a fine-tuning, complete but for what `setup` counts in the data.
 
     Args:
         data: folder of the dataset, in one of the layouts of data/layouts.py.
-        weights: the trained model: whatever MODEL.WEIGHTS takes, as long as it is a whole DETR.
-        output_dir: folder for all that is written; one that holds a training is refused, unless it is to `resume`.
+        weights: the trained model, whatever MODEL.WEIGHTS takes, as long as it is a whole DETR (its class head may be
+            missing); "" takes the published one: detr://r50, or detr://r50-panoptic for masks.
+        output_dir: folder for all that is written; one that holds a training is refused.
         batch_size: pictures in an iteration, of all processes together.
-        lr: learning rate; 0 for that of the batch (see learning_rate). The backbone has a tenth.
+        lr: learning rate; 0 for that of the batch (see learning_rate).
+        lr_backbone: that of the backbone; None for a tenth. 0 freezes it.
+        lr_drop: epochs after which the rate falls to a tenth; None for four fifths of them.
         masks: learn masks besides boxes, of a dataset that has them.
         opts: KEY VALUE pairs that win over all else.
 
@@ -67,21 +70,25 @@ def finetune_config(
         FileNotFoundError, ConnectionError, InputError: the weights cannot be had or read, or are of no whole DETR; a
             number that makes no sense, a key that does not exist.
     """
-    if is_begun(output_dir) and not resume:
-        raise InputError(f"{output_dir} holds a training; go on with it (--continue), or write to another folder")
-    for name, value in {"epochs": epochs, "batch size": batch_size}.items():
-        if value <= 0:
-            raise InputError(f"{name} {value}: expected a positive number")
+    _check(epochs=epochs, batch_size=batch_size, lr=lr, lr_backbone=lr_backbone or 0)
     cfg = load_config(RECIPES[masks], [], str(data))
-    model, _ = config_of(str(weights))
-    pairs = [pair for section in SECTIONS for pair in _pairs(model[section], section)]
-    merge_options(cfg, [part for pair in pairs if pair[0] not in OF_THE_TASK for part in pair])
+    task = {key: reduce(getitem, key.split("."), cfg) for key in OF_THE_TASK}
+    model, _ = config_of(str(weights) or cfg.MODEL.WEIGHTS, to_train=True)
+    for section in SECTIONS:
+        cfg[section] = model[section]
+    cfg.merge_from_list([part for pair in task.items() for part in pair])
     cfg.OUTPUT_DIR = str(output_dir)
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
     cfg.SOLVER.MAX_EPOCHS = epochs
     cfg.SOLVER.IMS_PER_BATCH = batch_size
     cfg.SOLVER.BASE_LR = lr or learning_rate(batch_size)
+    if lr_backbone is not None:
+        cfg.SOLVER.BACKBONE_MULTIPLIER = lr_backbone / cfg.SOLVER.BASE_LR
+    if lr_drop is not None:
+        cfg.SOLVER.STEPS = (lr_drop / epochs,) if 0 < lr_drop < epochs else ()
     merge_options(cfg, opts)
+    if is_begun(cfg.OUTPUT_DIR):
+        raise InputError(f"{cfg.OUTPUT_DIR} holds a training; go on with it (--continue), or write to another folder")
     return cfg
 
 
@@ -91,10 +98,10 @@ def learning_rate(batch_size: int) -> float:
     return 1e-4 * min(1.0, math.sqrt(batch_size / FULL_RATE_BATCH))
 
 
-def _pairs(node: CfgNode, key: str) -> Iterator[tuple[str, Any]]:
-    """Keys and values below a node, itself at `key`."""
-    for name, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from _pairs(value, f"{key}.{name}")
-        else:
-            yield f"{key}.{name}", value
+def _check(*, epochs: float, batch_size: int, **rates: float) -> None:
+    for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
+        if value <= 0:
+            raise InputError(f"{name} {value}: expected a positive number")
+    for name, value in rates.items():
+        if value < 0:
+            raise InputError(f"{name} {value}: a learning rate is not negative")

@@ -21,20 +21,21 @@ from detectron2.structures import Instances
 T = TypeVar("T")
 
 
-def load_model(cfg: CfgNode, weights: str = "") -> nn.Module:
-    """The model of a config with `weights` loaded, or with its MODEL.WEIGHTS, in evaluation mode.
+def load_model(cfg: CfgNode) -> nn.Module:
+    """The model of a config with MODEL.WEIGHTS loaded, in evaluation mode.
 
     Raises:
         InputError: the weights have no class head that fits the model.
     """
     model = build_model(cfg)
-    DetrCheckpointer(model, new_parts=()).load(weights or cfg.MODEL.WEIGHTS)
+    DetrCheckpointer(model, new_parts=()).load(cfg.MODEL.WEIGHTS)
     return model.eval()
 
 
 @torch.no_grad()
 def look_into(model: nn.Module, inputs: dict, threshold: float) -> tuple[Instances, list[int], Attention]:
-    """What Detr finds in a picture with at least a score of `threshold`, by which queries, and where it looked."""
+    """What Detr finds in a picture with at least a score of `threshold`, the surest first, by which queries, and where
+    it looked."""
     kept: dict[str, Tensor] = {}
     handle = model.detr.register_forward_hook(lambda module, args, outputs: kept.update(outputs))
     try:
@@ -44,7 +45,8 @@ def look_into(model: nn.Module, inputs: dict, threshold: float) -> tuple[Instanc
         handle.remove()
     size_hw = inputs["height"], inputs["width"]
     instances, queries = detections(kept["pred_logits"][-1, 0], kept["pred_boxes"][-1, 0], size_hw, threshold)
-    return instances, queries.tolist(), attention[0]
+    order = instances.scores.argsort(descending=True)
+    return instances[order], queries[order].tolist(), attention[0]
 
 
 def spread(dataset: Sequence[T], number: int) -> list[T]:

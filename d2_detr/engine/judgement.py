@@ -28,7 +28,8 @@ class Judged:
 class Judgement:
     """The worst pictures first; the curves are of all predictions.
 
-    The threshold is the score with the best F1, cut off to two digits: so it can be told and asked for.
+    The threshold is the score with the best F1, cut off to two digits: so it can be told and asked for. Where nothing
+    is found at any score it is a half, so that one sees what is there instead.
     """
 
     pictures: Sequence[Judged]
@@ -36,9 +37,6 @@ class Judgement:
     label_map: LabelMap
     of_classes: Sequence[Curve]
     of_all: Curve
-
-    def truth(self, picture: Judged, *, masks: bool) -> Objects:
-        return objects_in(picture.record, masks=masks)
 
     def predicted(self, picture: Judged, *, masks: bool) -> Objects:
         return _above(self.threshold, picture.results, self.label_map, masks=masks)
@@ -54,7 +52,7 @@ def judge(dataset: Sequence[dict], label_map: LabelMap, results: Sequence[dict])
     for result in results:
         of_picture[result["image_id"]].append(result)
     of_classes, of_all = _curves(dataset, label_map, of_picture)
-    threshold = math.floor(round(100 * of_all.best_threshold, 6)) / 100
+    threshold = math.floor(round(100 * of_all.best_threshold, 6)) / 100 if of_all.f1.any() else 0.5
     pictures = []
     for record in dataset:
         found = of_picture[record["image_id"]]

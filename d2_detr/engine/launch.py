@@ -56,6 +56,11 @@ def launch(
         raise
 
 
+def group_size(num_processes: int) -> int:
+    """How many processes there will be: on one machine as many as asked for, under torchrun as many as it started."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else num_processes
+
+
 def _check(num_processes: int, num_machines: int, machine_rank: int, dist_url: str, device: str) -> None:
     if num_processes < 1 or num_machines < 1:
         raise InputError(f"--num-gpus {num_processes} --num-machines {num_machines}: expected 1 or more")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime
 import logging
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from d2_detr.engine.logs import in_console
 from d2_detr.evaluation.losses import SHOWN
 
 from detectron2.engine import HookBase
@@ -75,7 +76,7 @@ class ProgressBar(HookBase):
 
     def before_train(self) -> None:
         named = [logging.getLogger(name) for name in logging.root.manager.loggerDict]
-        self._open.enter_context(logging_redirect_tqdm([log for log in named if any(map(_in_console, log.handlers))]))
+        self._open.enter_context(logging_redirect_tqdm([log for log in named if any(map(in_console, log.handlers))]))
         trainer = self.trainer
         self._bar = self._open.enter_context(
             tqdm(total=trainer.max_iter, initial=trainer.start_iter, desc="Training", unit="it", dynamic_ncols=True)
@@ -84,7 +85,11 @@ class ProgressBar(HookBase):
     def after_step(self) -> None:
         self._bar.update()
         storage = self.trainer.storage
-        known = {short: name for short, name in SHOWN_IN_TERMINAL.items() if name in storage.histories()}
+        known = {}
+        for short, metric in SHOWN_IN_TERMINAL.items():
+            # Of several test sets each has its name in front; one of them is shown.
+            same = [n for n in storage.histories() if n == metric or ("/" in metric and n.endswith(f"/{metric}"))]
+            known.update((short, name) for name in same[:1])
         # What an evaluation measured has no median over the last iterations.
         values = {s: storage.history(n).latest() if "/" in n else _median(storage, n) for s, n in known.items()}
         self._bar.set_postfix({short: f"{value:.3g}" for short, value in values.items()}, refresh=False)
@@ -96,32 +101,6 @@ class ProgressBar(HookBase):
 def in_terminal() -> bool:
     """Whether somebody looks at what tqdm writes."""
     return sys.stderr.isatty()
-
-
-@contextmanager
-def console_spared() -> Iterator[None]:
-    """What Detectron2 logs meanwhile goes to its file alone, but for warnings: environment, config and model are 500
-    lines, behind which nobody would see the class table."""
-    levels = {handler: handler.level for handler in logging.getLogger("detectron2").handlers if _in_console(handler)}
-    for handler in levels:
-        handler.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        for handler, level in levels.items():
-            handler.setLevel(level)
-
-
-def file_logger() -> logging.Logger:
-    """A logger for the lines that would disturb the one that moves: to the files of the plugin's logger alone."""
-    log = logging.getLogger(f"{__name__}.file")
-    log.propagate = False
-    log.handlers = [handler for handler in logging.getLogger("d2_detr").handlers if not _in_console(handler)]
-    return log
-
-
-def _in_console(handler: logging.Handler) -> bool:
-    return getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
 
 
 def _median(storage: EventStorage, name: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
-from d2_detr.data.classes import dataset_classes, dataset_label_map
+from d2_detr.data.classes import dataset_label_map, instances_of, names_of_rows
 from d2_detr.data.dataset_mapper import DetrDatasetMapper
 from d2_detr.engine.inference import look_into, pixels_of, spread
 from d2_detr.engine.judgement import Judged, Judgement, judge
-from d2_detr.engine.objects import instances_found
+from d2_detr.engine.objects import instances_found, objects_in
 from d2_detr.engine.report_summary import summary_of
 from d2_detr.evaluation.class_scores import Scores, class_scores, mean_scores
 from d2_detr.evaluation.outcomes import Curve
@@ -28,6 +29,7 @@ from d2_detr.visualization.score_curves import draw_confidence, draw_precision_r
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
 
@@ -57,17 +59,16 @@ def write_report(
         metrics: the lines of metrics.json of the training; () behind a mere evaluation.
         iteration: of the training, from 0, that the model is from.
     """
+    data = Path(cfg.DATASETS.CUSTOM).name or ", ".join(cfg.DATASETS.TEST[:1])
+    seen = cfg.DATASETS.TEST and results_file.is_file()
+    validation = _validation(cfg, model, results_file, panoptic_quality) if seen else {}
     report = Report(
-        title=f"DETR on {Path(cfg.DATASETS.CUSTOM).name or ', '.join(cfg.DATASETS.TEST)}: {Path(cfg.OUTPUT_DIR).name}",
+        title=f"DETR on {data}: {Path(cfg.OUTPUT_DIR).name}",
         summary=summary_of(cfg, model, weights, metrics, iteration),
-        curves=_training_curves(metrics),
+        curves=_training_curves(_of_first_set(metrics, cfg)),
         weights=str(weights),
-        config=str(Path(cfg.OUTPUT_DIR) / "config.yaml"),
-        **(
-            _validation(cfg, model, results_file, panoptic_quality)
-            if cfg.DATASETS.TEST and results_file.is_file()
-            else {}
-        ),
+        repeat=_repeat(cfg),
+        **validation,
     )
     save_report(report, path)
     logger.info("To be looked at: %s", path)
@@ -75,8 +76,7 @@ def write_report(
 
 def _validation(cfg: CfgNode, model: nn.Module, results_file: Path, panoptic_quality: float | None) -> dict[str, Any]:
     """The parts of a report that show the model at work."""
-    name = cfg.DATASETS.TEST[0]
-    name = MetadataCatalog.get(name).get("instances", name)  # of a panoptic one, which has its things
+    name = instances_of(cfg.DATASETS.TEST[0])
     dataset, label_map, results = DatasetCatalog.get(name), dataset_label_map(name), read_json(results_file)
     annotations = Path(MetadataCatalog.get(name).json_file)
     scores = {task: class_scores(annotations, results, task) for task in TASKS if task == "bbox" or cfg.MODEL.MASK_ON}
@@ -88,17 +88,33 @@ def _validation(cfg: CfgNode, model: nn.Module, results_file: Path, panoptic_qua
     if panoptic_quality is not None:
         figures["panoptic quality"] = panoptic_quality
     precision, recall = judgement.of_all.at(judgement.threshold)
+    names = _distinct_names(dataset)
     worst = judgement.pictures[:MOST_SHEETS]
     return {
         "figures": figures | _percent(precision, recall),
         "tables": [_table(task, of_task, judgement) for task, of_task in scores.items()],
         "score_curves": _score_curves(judgement),
         "threshold": judgement.threshold,
+        "finds": judgement.of_all.f1.any(),
         "class_names": label_map.names,
-        "sheets": [_sheet(judgement, picture, masks=cfg.MODEL.MASK_ON) for picture in worst],
+        "sheets": [_sheet(names, judgement, picture, masks=cfg.MODEL.MASK_ON) for picture in worst],
         "num_pictures": len(dataset),
-        "attention": _attention(cfg, model, judgement),
+        "attention": _attention(names, cfg, model, judgement),
     }
+
+
+def _repeat(cfg: CfgNode) -> str:
+    """The command that does the training again, into a folder of its own."""
+    output = Path(cfg.OUTPUT_DIR)
+    processes = ["--num-gpus", str(comm.get_world_size())] if comm.get_world_size() > 1 else []
+    command = ["python", "tools/train_net.py", "--config", str(output / "config.yaml"), *processes]
+    return shlex.join([*command, "OUTPUT_DIR", f"{output}_again"])
+
+
+def _of_first_set(metrics: Sequence[dict], cfg: CfgNode) -> list[dict]:
+    """Where there are several test sets, the name of each is in front of its metrics."""
+    prefix = f"{cfg.DATASETS.TEST[0]}/" if len(cfg.DATASETS.TEST) > 1 else ""
+    return [{name.removeprefix(prefix): value for name, value in line.items()} for line in metrics]
 
 
 def _percent(precision: float, recall: float) -> dict[str, float]:
@@ -148,21 +164,31 @@ def _table(task: str, scores: Mapping[int, Scores], judgement: Judgement) -> Tab
 # ---- pictures
 
 
-def _sheet(judgement: Judgement, judged: Judged, *, masks: bool) -> Sheet:
-    truth, predicted = judgement.truth(judged, masks=masks), judgement.predicted(judged, masks=masks)
-    path = Path(judged.record["file_name"])
-    return make_sheet(path.name, pixels_of(judged.record), truth, predicted, judged.outcomes, judgement.label_map.names)
+def _distinct_names(dataset: Sequence[dict]) -> dict[str, str]:
+    """A name for each picture by its path: that of the file, with as many folders as tell it from the others."""
+    paths = [Path(record["file_name"]) for record in dataset]
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return {record["file_name"]: name for record, name in zip(dataset, names, strict=True)}
 
 
-def _attention(cfg: CfgNode, model: nn.Module, judgement: Judgement) -> dict[str, str]:
+def _sheet(names: Mapping[str, str], judgement: Judgement, judged: Judged, *, masks: bool) -> Sheet:
+    truth, predicted = objects_in(judged.record, masks=masks), judgement.predicted(judged, masks=masks)
+    name = names[judged.record["file_name"]]
+    return make_sheet(name, pixels_of(judged.record), truth, predicted, judged.outcomes, judgement.label_map.names)
+
+
+def _attention(names: Mapping[str, str], cfg: CfgNode, model: nn.Module, judgement: Judgement) -> dict[str, str]:
     """Of pictures from the worst to the best where something was found, by name."""
     found = [judged.record for judged in judgement.pictures if judged.outcomes.of_predictions]
-    names = dataset_classes(cfg.DATASETS.TEST[0])  # of a panoptic one things and stuff, as the model has them
+    class_names = names_of_rows(cfg, cfg.DATASETS.TEST[0])  # of a panoptic set things and stuff, as the model has them
     mapper = DetrDatasetMapper(cfg, is_train=False)
     images = {}
     for record in spread(found, WITH_ATTENTION):
         instances, queries, attention = look_into(model, mapper(record), judgement.threshold)
         objects = instances_found(instances[:MOST_QUERIES])
-        figure = draw_attention(pixels_of(record), attention, objects, queries[:MOST_QUERIES], names)
-        images[Path(record["file_name"]).name] = address(figure, "JPEG")
+        figure = draw_attention(pixels_of(record), attention, objects, queries[:MOST_QUERIES], class_names)
+        images[names[record["file_name"]]] = address(figure, "JPEG")
     return images

@@ -27,7 +27,7 @@ def summary_of(
 
 
 def _data(cfg: CfgNode, *, with_training: bool) -> dict[str, str]:
-    splits = {"training": cfg.DATASETS.TRAIN if with_training else (), "validation": cfg.DATASETS.TEST}
+    splits = {"training": cfg.DATASETS.TRAIN if with_training else (), "validation": cfg.DATASETS.TEST[:1]}
     rows = {"folder": cfg.DATASETS.CUSTOM} if cfg.DATASETS.CUSTOM else {}
     for title, names in splits.items():
         if names:
@@ -53,13 +53,14 @@ def _model(cfg: CfgNode, model: nn.Module, weights: str | Path) -> dict[str, str
 
 
 def _training(cfg: CfgNode, metrics: Sequence[dict], iteration: int) -> dict[str, str]:
-    last = max(line["iteration"] for line in metrics)
+    trained = max((line["iteration"] + 1 for line in metrics if "total_loss" in line), default=cfg.SOLVER.MAX_ITER)
+    stopped = f" of {cfg.SOLVER.MAX_ITER}, ended early" if trained < cfg.SOLVER.MAX_ITER else ""
     device = torch.cuda.get_device_name() if cfg.MODEL.DEVICE.startswith("cuda") else "CPU"
     rate = cfg.SOLVER.BASE_LR
     return {
         "started from": cfg.MODEL.DETR.FROZEN_WEIGHTS or cfg.MODEL.WEIGHTS or "nothing",
-        "iterations": f"{cfg.SOLVER.MAX_ITER}, with {cfg.SOLVER.IMS_PER_BATCH} pictures each",
-        "shown here": f"the model of iteration {iteration + 1}, the {'best' if iteration + 1 < last else 'last'}",
+        "iterations": f"{trained}{stopped}, with {cfg.SOLVER.IMS_PER_BATCH} pictures each",
+        "shown here": f"the model of iteration {iteration + 1}, the {'best' if iteration + 1 < trained else 'last'}",
         "learning rate": f"{rate:.3g}, of the backbone {rate * cfg.SOLVER.BACKBONE_MULTIPLIER:.3g}",
         "time": f"{_duration(metrics)} without evaluations, on {device}",
         "ended": datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),

@@ -17,7 +17,7 @@ from d2_detr.config import add_detr_config, config_path
 from d2_detr.data import custom, panoptic
 from d2_detr.data.class_table import look_at_data
 from d2_detr.data.classes import check_num_classes, resolve_num_classes, resolve_stuff_classes
-from d2_detr.engine.progress import console_spared
+from d2_detr.engine.logs import console_spared, start_logs
 from d2_detr.errors import InputError
 from d2_detr.files import replacing
 
@@ -26,7 +26,6 @@ from detectron2.data import get_detection_dataset_dicts
 from detectron2.engine import default_setup
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +94,7 @@ def setup(cfg: CfgNode, *, evaluation_only: bool = False, resume: bool = False) 
         resume: a checkpoint in OUTPUT_DIR, if there is one, comes in place of MODEL.WEIGHTS.
     """
     cfg = cfg.clone()
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="d2_detr")
+    start_logs(cfg.OUTPUT_DIR)
     register_datasets(cfg)  # in this process
     check_num_classes(cfg)
     cfg.MODEL.DETR.NUM_CLASSES = resolve_num_classes(cfg)
@@ -110,7 +109,6 @@ def setup(cfg: CfgNode, *, evaluation_only: bool = False, resume: bool = False) 
             check_weights(cfg, evaluation_only=evaluation_only)
         look_at_data(cfg, evaluation_only=evaluation_only)
     cfg.freeze()
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank())  # as default_setup would
     written = Path(cfg.OUTPUT_DIR) / "config.yaml"
     of_training = written.read_text() if evaluation_only and written.is_file() else ""
     with console_spared():
@@ -165,20 +163,21 @@ def resolve_schedule(cfg: CfgNode) -> None:
         )
     if not (solver.MAX_EPOCHS or cfg.TEST.EVAL_EPOCHS):
         return
-    epoch = num_train_pictures(cfg) / solver.IMS_PER_BATCH  # in iterations
+    num_pictures = num_train_pictures(cfg)
+    epoch = num_pictures / solver.IMS_PER_BATCH  # in iterations
     if solver.MAX_EPOCHS:
         solver.MAX_ITER = math.ceil(solver.MAX_EPOCHS * epoch)
         steps = {round(step * solver.MAX_ITER) for step in solver.STEPS}
         solver.STEPS = tuple(sorted(step for step in steps if 0 < step < solver.MAX_ITER))
         logger.info(
             "%g epochs of %d pictures, %d at a time: %d iterations%s",
-            solver.MAX_EPOCHS, num_train_pictures(cfg), solver.IMS_PER_BATCH, solver.MAX_ITER,
+            solver.MAX_EPOCHS, num_pictures, solver.IMS_PER_BATCH, solver.MAX_ITER,
             f", rate lowered at {', '.join(map(str, solver.STEPS))}" if solver.STEPS else "",
         )  # fmt: skip
         solver.MAX_EPOCHS = 0
-    if cfg.TEST.EVAL_EPOCHS:
+    if cfg.TEST.EVAL_EPOCHS and not cfg.TEST.EVAL_PERIOD:
         cfg.TEST.EVAL_PERIOD = math.ceil(cfg.TEST.EVAL_EPOCHS * epoch)
-        cfg.TEST.EVAL_EPOCHS = 0
+    cfg.TEST.EVAL_EPOCHS = 0
 
 
 def num_train_pictures(cfg: CfgNode) -> int:

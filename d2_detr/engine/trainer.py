@@ -15,30 +15,24 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from d2_detr.checkpoint.checkpointer import BEST, DetrCheckpointer
-from d2_detr.data.classes import dataset_classes, model_label_map
+from d2_detr.data.classes import dataset_classes, instances_of, model_label_map
 from d2_detr.data.dataset_mapper import DetrDatasetMapper
 from d2_detr.engine.ema import Ema
-from d2_detr.engine.inference import load_model
 from d2_detr.engine.keep_best import KeepBest, best_metric
+from d2_detr.engine.logs import console_spared, file_logger
 from d2_detr.engine.optimizer import build_optimizer
-from d2_detr.engine.progress import (
-    ProgressBar,
-    ProgressPrinter,
-    WriteEvaluations,
-    console_spared,
-    file_logger,
-    in_terminal,
-)
+from d2_detr.engine.progress import ProgressBar, ProgressPrinter, WriteEvaluations, in_terminal
 from d2_detr.engine.report import write_report
+from d2_detr.evaluation.coco import KnownClassesEvaluator
 from d2_detr.evaluation.losses import LossEvaluator
 from d2_detr.evaluation.panoptic import PanopticEvaluator
 from d2_detr.visualization.curves import read_metrics
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog, build_detection_test_loader, build_detection_train_loader
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
 from detectron2.engine.hooks import EvalHook, PeriodicWriter
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators, verify_results
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, EventWriter, JSONWriter, TensorboardXWriter
 
@@ -106,7 +100,10 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             verify_results(self.cfg, self._last_eval_results)
             if self.cfg.TEST.REPORT:
-                self._report()
+                try:
+                    self._report()
+                except Exception:  # hours of training are not lost for it
+                    logger.exception("The training is complete, but not its report")
         return self._last_eval_results
 
     def _report(self) -> None:
@@ -117,15 +114,18 @@ class Trainer(DefaultTrainer):
             weights, results, iteration = output / f"{BEST}.pth", best.kept_results, best.best_iteration
         else:
             weights, results, iteration = output / "model_final.pth", results_file(cfg), self.iter - 1
+        model = self.build_model(cfg)
+        DetrCheckpointer(model, new_parts=()).load(str(weights))
+        metrics = output / "metrics.json"
         quality = best.best if best and cfg.MODEL.DETR.PANOPTIC_ON else panoptic_quality(cfg, self._last_eval_results)
         write_report(
             output / "report.html",
             cfg,
-            load_model(cfg, str(weights)),
+            model.eval(),
             weights,
             results_file=results,
             panoptic_quality=quality,
-            metrics=read_metrics(output / "metrics.json"),
+            metrics=read_metrics(metrics) if metrics.is_file() else (),
             iteration=iteration,
         )
 
@@ -137,8 +137,8 @@ class Trainer(DefaultTrainer):
         evaluation: list[HookBase] = [EvalHook(period, self._evaluate)]
         behind: list[HookBase] = []
         if period > 0 and cfg.DATASETS.TEST:
-            best = best_metric(cfg), results_file(cfg)
-            evaluation.append(KeepBest(self.checkpointer, *best, period, cfg.SOLVER.PATIENCE))
+            metric, results = best_metric(cfg), results_file(cfg)
+            evaluation.append(KeepBest(self.checkpointer, metric, results, period, cfg.SOLVER.PATIENCE))
             lasting = [writer for writer in self._writers if not isinstance(writer, ProgressPrinter)]
             behind.append(WriteEvaluations(lasting, period))
         if in_terminal() and comm.is_main_process():
@@ -196,11 +196,13 @@ class Trainer(DefaultTrainer):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """COCO's AP of boxes and masks, panoptic quality, as the config has it, and the losses."""
         output_dir = str(inference_folder(cfg, dataset_name))
-        # A panoptic dataset names the one that has its things as instances.
-        instances = MetadataCatalog.get(dataset_name).get("instances", dataset_name)
+        instances = instances_of(dataset_name)
         dataset_classes(instances)  # sees that its metadata are there
         tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
-        evaluators: list[DatasetEvaluator] = [COCOEvaluator(instances, tasks, output_dir=output_dir), LossEvaluator()]
+        evaluators: list[DatasetEvaluator] = [
+            KnownClassesEvaluator(instances, tasks, output_dir=output_dir),
+            LossEvaluator(),
+        ]
         if cfg.MODEL.DETR.PANOPTIC_ON:
             evaluators.append(PanopticEvaluator(dataset_name, output_dir))
         return DatasetEvaluators(evaluators)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from d2_detr.data.classes import dataset_classes
+from d2_detr.data.classes import dataset_classes, names_of_rows
 from d2_detr.data.dataset_mapper import DetrDatasetMapper
 from d2_detr.engine.inference import load_model, look_into, pixels_of, spread
 from d2_detr.engine.objects import instances_found, objects_found, objects_in
@@ -45,13 +45,13 @@ def visualize(
         points: x, y in [0, 1] of the picture, from which the encoder's attention is shown.
 
     Returns:
-        The overview of all, and the curves of the training in OUTPUT_DIR, if there is one.
+        The overview of all, the curves of the training in OUTPUT_DIR, if there is one, and the attention.
     """
     for x, y in points:
         if not (0 <= x <= 1 and 0 <= y <= 1):
             raise InputError(f"point {x} {y}: expected x and y as shares of the picture, from 0 to 1")
     model, mapper = load_model(cfg), DetrDatasetMapper(cfg, is_train=False)
-    names = dataset_classes(cfg.DATASETS.TEST[0])
+    names = names_of_rows(cfg, cfg.DATASETS.TEST[0])
     records = spread(DatasetCatalog.get(cfg.DATASETS.TEST[0]), number)
 
     def found(record: dict, picture: np.ndarray) -> list[View]:
@@ -61,30 +61,40 @@ def visualize(
 
     overview = _write_comparisons(records, names, found, output, masks=cfg.MODEL.MASK_ON)
     stems = _stems(records)
+    looks = []
     for record in records[:attention]:
         instances, queries, weights = look_into(model, mapper(record), threshold)
         found_by = instances_found(instances), queries
-        figure = draw_attention(pixels_of(record), weights, *found_by, names, points=points)
-        save_png(figure, output / f"{stems[record['file_name']]}_attention.png")
-    return [overview, *_write_curves([Path(cfg.OUTPUT_DIR)], output)]
+        looks.append(output / f"{stems[record['file_name']]}_attention.png")
+        save_png(draw_attention(pixels_of(record), weights, *found_by, names, points=points), looks[-1])
+    return [overview, *_write_curves([Path(cfg.OUTPUT_DIR)], output), *looks]
 
 
 def compare(
-    cfg: CfgNode, weights: Sequence[str], output: Path, *, number: int = 12, threshold: float = 0.7
+    cfg: CfgNode,
+    weights: Sequence[str],
+    output: Path,
+    *,
+    number: int = 12,
+    threshold: float = 0.7,
+    opts: Sequence[str] = (),
 ) -> list[Path]:
     """Write the truth and what several models find beside each other; as `visualize`, but for the attention.
 
     Args:
         weights: checkpoints of any layout, each with the classes and the config that come with it (see Predictor). The
             curves are those of the trainings whose folders they lie in.
+        opts: KEY VALUE pairs that win over the configs of all.
     """
-    models = {name: Predictor(name, threshold=threshold, device=cfg.MODEL.DEVICE) for name in weights}
+    given = {"threshold": threshold, "device": cfg.MODEL.DEVICE, "opts": opts}
+    models = {name: Predictor(name, **given) for name in weights}
     records = spread(DatasetCatalog.get(cfg.DATASETS.TEST[0]), number)
 
     def found(record: dict, picture: np.ndarray) -> list[View]:
         return [View(_title(name), model(picture).shown, model.class_names) for name, model in models.items()]
 
-    masks = any(model.cfg.MODEL.MASK_ON for model in models.values())
+    is_panoptic = bool(records) and "segments_info" in records[0]  # stuff has no boxes to be drawn
+    masks = is_panoptic or any(model.cfg.MODEL.MASK_ON for model in models.values())
     overview = _write_comparisons(records, dataset_classes(cfg.DATASETS.TEST[0]), found, output, masks=masks)
     return [overview, *_write_curves([Path(name).parent for name in weights], output)]
 
@@ -114,7 +124,7 @@ def _write_comparisons(
 
 
 def _write_curves(folders: Iterable[Path], output: Path) -> list[Path]:
-    files = {folder.name: folder / "metrics.json" for folder in folders}
+    files = {_title(str(folder)): folder / "metrics.json" for folder in folders}
     runs = {name: read_metrics(file) for name, file in files.items() if file.is_file()}
     if runs:
         save_curves(runs, output / "curves.png")
@@ -122,8 +132,9 @@ def _write_curves(folders: Iterable[Path], output: Path) -> list[Path]:
 
 
 def _stems(records: Sequence[dict]) -> dict[str, str]:
-    """Names for what is written of each picture, by its file; no two are the same."""
-    return {str(path): Path(name).stem for path, name in drawing_names([Path(r["file_name"]) for r in records]).items()}
+    """Names for what is written of each picture, by the name of its file; no two are the same."""
+    names = drawing_names([Path(record["file_name"]) for record in records])
+    return {record["file_name"]: names[Path(record["file_name"])].removesuffix(".jpg") for record in records}
 
 
 def _title(weights: str) -> str:

@@ -29,18 +29,18 @@ class Scores(NamedTuple):
 def class_scores(annotations: Path, results: list[dict], iou_type: str) -> dict[int, Scores]:
     """The scores of each category of an annotation file, by category id.
 
-    Their mean over the classes is what COCOEvaluator reports.
+    Their mean over the classes is what COCOEvaluator reports: sizes of masks are their own areas, not those of boxes.
 
     Args:
         annotations: in COCO's format.
         results: in COCO's results format, with the ids of the annotations.
         iou_type: "bbox" or "segm".
     """
+    unused = "bbox" if iou_type == "segm" else "segmentation"  # pycocotools takes the area from what it sees first
+    copies = [{key: value for key, value in result.items() if key != unused} for result in results]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         truth = COCO(str(annotations))
-        evaluation = COCOeval(truth, truth.loadRes(results) if results else COCO(), iou_type)
-        evaluation.params.imgIds = sorted(truth.getImgIds())
-        evaluation.params.catIds = sorted(truth.getCatIds())
+        evaluation = COCOeval(truth, truth.loadRes(copies) if copies else COCO(), iou_type)
         evaluation.evaluate()
         evaluation.accumulate()
     # (T, R, K, A, M): IoU thresholds, recalls, categories, areas, and most detections of a picture

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from d2_detr.modeling.transformer import Transformer
 from d2_detr.objects import Objects
+from d2_detr.visualization.figures import literal
 from d2_detr.visualization.predictions import COLOURS
 
 # Where the encoder is looked at when nothing else is asked for: x, y in [0, 1] of the picture.
@@ -100,7 +101,7 @@ def draw_attention(
         _draw_map(axes, picture, attention.decoder[query])
         x0, y0, x1, y1 = box
         axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="white", linewidth=1.5))
-        axes.set_title(f"decoder, query {query}: {class_names[label]} {score:.2f}", fontsize=8)
+        axes.set_title(literal(f"decoder, query {query}: {class_names[label]} {score:.2f}"), fontsize=8)
     return figure
 
 

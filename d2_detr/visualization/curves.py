@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from d2_detr.visualization.figures import save_png
+from d2_detr.visualization.figures import literal, save_png
 
 # Panel title -> the metrics that it shows. What is measured on the validation pictures, too, has a dashed line there.
 PANELS = {
@@ -92,9 +92,9 @@ def draw_panel(axes: Axes, title: str, runs: Runs) -> None:
 def _draw(axes: Axes, metrics: Sequence[dict], name: str, label: str, colour: str, line: object) -> None:
     points = [(entry["iteration"], entry[name]) for entry in metrics if name in entry]
     if points:
-        axes.plot(
-            *zip(*points, strict=True), color=colour, linestyle=line, marker="o" if len(points) < 5 else "", label=label
-        )
+        marker = "o" if len(points) < 5 else ""
+        label = literal(label)
+        axes.plot(*zip(*points, strict=True), color=colour, linestyle=line, marker=marker, label=label)
 
 
 def _finish(axes: Axes, title: str) -> None:

@@ -41,6 +41,12 @@ def show_in_windows(paths: Sequence[Path]) -> None:
     pyplot.show()
 
 
+def literal(text: str) -> str:
+    """A name of somebody's as it is: matplotlib would typeset what stands between two $ as a formula, and keep a name
+    that begins with _ out of a legend."""
+    return f"{' ' * text.startswith('_')}{text}".replace("$", r"\$")
+
+
 @contextmanager
 def page_style() -> Iterator[None]:
     """Figures that are drawn in it are made for `svg`."""

@@ -16,7 +16,7 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 from d2_detr.errors import InputError
 from d2_detr.files import replacing
 from d2_detr.objects import Objects
-from d2_detr.visualization.figures import save_png
+from d2_detr.visualization.figures import literal, save_png
 
 COLOURS = ("#e6194b", "#0a7bd6", "#f58231", "#911eb4", "#2aa198", "#808000", "#c2185b", "#5d4037")
 MASK_OPACITY = 0.45
@@ -54,7 +54,7 @@ def save_comparisons(comparisons: Sequence[Comparison], path: Path, *, columns: 
         for i, (title, view) in enumerate(zip(titles, comparison.views, strict=True)):
             axes = grid[number // columns, first + i]
             draw_objects(axes, comparison.picture, view.objects, view.class_names)
-            axes.set_title(f"{title}\n{view.title}: {len(view.objects.classes)}", fontsize=7, loc="left")
+            axes.set_title(literal(f"{title}\n{view.title}: {len(view.objects.classes)}"), fontsize=7, loc="left")
     save_png(figure, path, dpi=120)
 
 
@@ -97,7 +97,7 @@ def draw_objects(axes: Axes, picture: np.ndarray, objects: Objects, class_names:
         above = "bottom" if y0 > max(height, width) / 40 else "top"  # of the corner, where there is room
         box = {"facecolor": colour, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
         style = {"color": "white", "fontsize": 5.5, "verticalalignment": above, "bbox": box, "clip_on": True}
-        axes.text(x0, y0, text, **style, zorder=3 + (score or 0))  # the surer name on top
+        axes.text(x0, y0, literal(text), **style, zorder=3 + (score or 0))  # the surer name on top
 
 
 def _painted(picture: np.ndarray, objects: Objects) -> np.ndarray:

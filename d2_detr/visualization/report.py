@@ -89,11 +89,12 @@ class Report:
     summary: dict[str, dict[str, str]]  # title -> name -> value
     curves: Sequence[str]  # of the training, as SVG
     weights: str  # path of the model
-    config: str  # path of the config that does all this again
+    repeat: str  # the command that does the training again
     figures: dict[str, float] = field(default_factory=dict)  # the few that count, by name
     tables: Sequence[Table] = ()
     score_curves: Sequence[str] = ()  # as SVG
     threshold: float = 0.5
+    finds: bool = True  # anything at all
     class_names: Sequence[str] = ()
     sheets: Sequence[Sheet] = ()
     num_pictures: int = 0  # of which the sheets are the worst

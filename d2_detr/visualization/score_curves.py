@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 
 from d2_detr.evaluation.outcomes import Curve
+from d2_detr.visualization.figures import literal
 
 MOST_CLASSES = 10  # that have a line of their own; more than these have one together
 
@@ -15,7 +16,7 @@ def draw_precision_recall(axes: Axes, of_classes: Mapping[str, Curve], of_all: C
     """A line for each class, and one for all together where there are several."""
     lines = dict(of_classes) if len(of_classes) <= MOST_CLASSES else {}
     for name, curve in lines.items():
-        axes.plot(curve.recall, curve.precision, label=name, linewidth=1.2)
+        axes.plot(curve.recall, curve.precision, label=literal(name), linewidth=1.2)
     if len(lines) != 1:
         axes.plot(of_all.recall, of_all.precision, label="all", color="#888888", linewidth=2.5)
     _finish(axes, "precision and recall", "recall", "precision")

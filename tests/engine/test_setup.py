@@ -36,6 +36,9 @@ def test_evaluations_are_counted_in_epochs_too(sixty_one_pictures):
     cfg.TEST.EVAL_EPOCHS = 2
     resolve_schedule(cfg)
     assert (cfg.TEST.EVAL_PERIOD, cfg.TEST.EVAL_EPOCHS, cfg.SOLVER.MAX_ITER) == (31, 0, 100)  # 2 x 61 / 4
+    cfg.TEST.EVAL_EPOCHS, cfg.TEST.EVAL_PERIOD = 2, 7
+    resolve_schedule(cfg)
+    assert (cfg.TEST.EVAL_PERIOD, cfg.TEST.EVAL_EPOCHS) == (7, 0), "what is asked for in iterations is meant"
 
 
 def test_without_epochs_the_iterations_stay(sixty_one_pictures):

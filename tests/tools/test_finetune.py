@@ -1,5 +1,6 @@
 """Fine-tuning in one line, in the words of this plugin and of native DETR."""
 
+import argparse
 import json
 import re
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from d2_detr.engine.finetune import finetune_config, learning_rate
+from d2_detr.engine.finetune import finetune, finetune_config, learning_rate
 from d2_detr.errors import InputError
 from tests.shapes import draw_shapes
 from tests.tools.command_line import run
@@ -60,6 +61,7 @@ def test_one_line_trains_evaluates_and_reports(finetuned):
     assert output.count("copypaste: Task: bbox") == 2, "an evaluation for each epoch"
     assert {"report.html", "model_best.pth", "model_final.pth", "metrics.json"} <= {p.name for p in folder.iterdir()}
     assert f"python tools/predict.py --weights {folder}/model_best.pth" in output
+    assert f"--config {folder}/config.yaml OUTPUT_DIR {folder}_again" in (folder / "report.html").read_text()
     names = torch.load(folder / "model_final.pth", weights_only=True)["label_map"]
     assert names == {"ids": [3, 7, 20], "names": ["disc", "square", "triangle"]}
 
@@ -88,10 +90,43 @@ def test_a_folder_that_holds_a_training_is_left_alone_and_continued_when_asked(f
     status, output = run(tmp_path, "finetune.py", "--data", root, "--weights", trained, "--output-dir", folder)
     assert status == 1 and f"error: {folder} holds a training; go on with it (--continue)" in output
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    status, output = run(tmp_path, "finetune.py", "--data", root, "--weights", trained, "OUTPUT_DIR", folder)
+    assert status == 1 and f"error: {folder} holds a training" in output
+    assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    status, output = run(tmp_path, "finetune.py", "--continue", "--epochs", 3, "--masks", "--output-dir", folder)
+    assert status == 1 and "leave out epochs, masks" in output
     status, output = run(tmp_path, "finetune.py", "--continue", "--output-dir", folder, "SOLVER.MAX_ITER", 8)
     assert status == 0, output
     assert "Starting training from iteration 6" in output
     assert torch.load(folder / "model_final.pth", weights_only=True)["iteration"] == 7
+
+
+def test_weights_without_a_class_head_as_people_prepare_them_for_main_py(root, trained, tmp_path):
+    content = torch.load(trained, weights_only=True)
+    headless = {name.removeprefix("detr."): w for name, w in content["model"].items() if "class_embed" not in name}
+    torch.save(
+        {"model": headless, "args": argparse.Namespace(nheads=8, dilation=False)}, tmp_path / "no-class-head.pth"
+    )
+    cfg = finetune_config(root, tmp_path / "no-class-head.pth", output_dir=tmp_path / "run")
+    assert (cfg.MODEL.DETR.ENC_LAYERS, cfg.MODEL.DETR.NUM_OBJECT_QUERIES, cfg.MODEL.DETR.NUM_CLASSES) == (1, 15, -1)
+
+
+def test_in_python(root, trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("D2_DETR_CACHE", str(tmp_path / "cache"))
+    for folder in ("first", "second"):
+        options = {"epochs": 0.5, "batch_size": 3, "output_dir": tmp_path / folder}
+        assert "AP50" in finetune(root, trained, **options, opts=[*TINY, "TEST.REPORT", "False"])["bbox"]
+    first, second = ((tmp_path / folder / "log.txt").read_text() for folder in ("first", "second"))
+    assert first.count("Classes of the data") == second.count("Classes of the data") == 1, "each has a log of its own"
+
+
+def test_masks_begin_with_the_published_model_that_has_some(root, monkeypatch):
+    asked = []
+    monkeypatch.setattr("d2_detr.engine.finetune.config_of", lambda weights, **_: asked.append(weights) or 1 / 0)
+    for masks in (False, True):
+        with pytest.raises(ZeroDivisionError):
+            finetune_config(root, masks=masks)
+    assert asked == ["detr://r50", "detr://r50-panoptic"]
 
 
 def test_the_options_of_main_py_mean_what_they_mean_there(root, trained, tmp_path):
@@ -99,7 +134,8 @@ def test_the_options_of_main_py_mean_what_they_mean_there(root, trained, tmp_pat
     native = (
         f"--dataset_file custom --coco_path {root} --num_classes 5 --lr 0.0002 --batch_size 3 --output_dir {folder}"
     )
-    more = f"--resume {trained} --epochs 1 --weight_decay 0.002 --device cpu --num_workers 0 --eos_coef 0.2 --seed 7"
+    more = f"--resume {trained} --epochs 1 --weight_decay 0.002 --device cpu --num_workers 0 --eos_coef 0.2 --seed 7 "
+    more += "--lr_backbone 0.00004 --lr_drop 9"
     status, output = run(tmp_path, "finetune.py", *native.split(), *more.split(), *TINY, "TEST.REPORT", "False")
     assert status == 0, output
     assert f"--resume {trained}: starting from these weights; --continue would go on with a training" in output
@@ -111,6 +147,7 @@ def test_the_options_of_main_py_mean_what_they_mean_there(root, trained, tmp_pat
         0.002,
         2,
     )
+    assert solver["BACKBONE_MULTIPLIER"] == pytest.approx(0.2) and solver["STEPS"] == []
     assert (cfg["MODEL"]["DETR"]["NUM_CLASSES"], cfg["MODEL"]["DETR"]["NO_OBJECT_WEIGHT"], cfg["SEED"]) == (5, 0.2, 7)
     assert json.loads((folder / "metrics.json").read_text().splitlines()[-1])["iteration"] == 2
 
@@ -144,8 +181,9 @@ MISTAKES = {
         "epochs 0.0: expected a positive number",
     ),
     "no_weights": (["--data", "DATA", "--weights", "no.pth"], "no.pth: no such checkpoint"),
-    "nothing_to_continue": (["--continue"], "config.yaml' not found"),
+    "nothing_to_continue": (["--continue"], "so there is no training to go on with"),
     "backbone": (["--data", "DATA", "--weights", "BACKBONE"], "not a whole DETR"),
+    "rate": (["--data", "DATA", "--weights", "WEIGHTS", "--lr", "-1"], "lr -1.0: a learning rate is not negative"),
     "key": (
         ["--data", "DATA", "--weights", "WEIGHTS", "SOLVER.BASE_LRR", "1"],
         "SOLVER.BASE_LRR",
@@ -174,5 +212,5 @@ def test_the_rate_follows_the_batch_up_to_the_paper_s():
 
 
 def test_in_python_the_config_is_checked_in_the_same_way(root, trained):
-    with pytest.raises(InputError, match="batch size 0"):
+    with pytest.raises(InputError, match="batch_size 0"):
         finetune_config(root, trained, batch_size=0)

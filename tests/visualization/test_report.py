@@ -47,7 +47,7 @@ ROWS = [["all", 30.0], ["cat", 20.0], [NAMES[1], float("nan")], ["eel", 9.0]]
 @pytest.fixture
 def page(tmp_path):
     report = Report(
-        "DETR on <pets>", {"Data": {"folder": "a & b"}}, ["<svg id='curve'></svg>"], "my model.pth", "config.yaml",
+        "DETR on <pets>", {"Data": {"folder": "a & b"}}, ["<svg id='curve'></svg>"], "my model.pth", "train again",
         figures={"AP": 12.345}, threshold=0.5, class_names=NAMES, num_pictures=9,
         sheets=[sheet(name, *sides) for name, sides in SHEETS.items()],
         tables=[Table("AP", ["class", "AP"], ROWS, bars=(1,))],
@@ -66,7 +66,7 @@ def test_the_page_needs_nothing_else_and_names_are_text_not_markup(page):
 
 
 def test_what_is_not_there_has_no_section(tmp_path):
-    save_report(Report("DETR", {}, [], "model.pth", "config.yaml"), tmp_path / "report.html")
+    save_report(Report("DETR", {}, [], "model.pth", "train_net.py"), tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert re.findall(r"<section id=\"(\w+)\"", text) == ["summary"]
     assert "predict.py" not in text and "train_net.py" not in text
