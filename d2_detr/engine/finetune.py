@@ -27,7 +27,7 @@ OF_THE_TASK = (
     "MODEL.MASK_ON", "MODEL.DETR.NUM_CLASSES", "MODEL.DETR.SCORE_THRESH_TEST", "MODEL.DETR.PANOPTIC_ON",
     "MODEL.DETR.STUFF_CLASSES", "INPUT.MASK_FORMAT",
 )  # fmt: skip
-FULL_RATE_BATCH = 4
+PUBLISHED_BATCHES = (2, 64)  # the smallest, of people's fine-tunings, and the largest, of the paper
 
 
 def finetune(data: str | Path, weights: str | Path = "", **options: Any) -> dict:
@@ -93,9 +93,9 @@ def finetune_config(
 
 
 def learning_rate(batch_size: int) -> float:
-    """The paper's 1e-4, which has been used for batches from 4 to 64; smaller ones, whose gradients are noisier, have
-    the square root of their share, as AdamW wants it."""
-    return 1e-4 * min(1.0, math.sqrt(batch_size / FULL_RATE_BATCH))
+    """1e-4 for the batches that it was published for; beyond them AdamW wants the square root of the ratio."""
+    nearest = min(max(batch_size, PUBLISHED_BATCHES[0]), PUBLISHED_BATCHES[1])
+    return 1e-4 * math.sqrt(batch_size / nearest)
 
 
 def _check(*, epochs: float, batch_size: int, **rates: float) -> None:
