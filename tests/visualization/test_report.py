@@ -96,17 +96,27 @@ def test_a_large_picture_becomes_small_and_masks_are_painted():
 # ---- in a browser
 
 
+def started():
+    """A browser and a driver that go together, or a skip."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    errors = pytest.importorskip("selenium.common")
+    found = [path for name in ("chromium", "google-chrome", "chrome") if (path := shutil.which(name))]
+    driver = shutil.which("chromedriver")
+    for path in found if driver else []:
+        options = webdriver.ChromeOptions()
+        options.binary_location = path
+        for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-background-networking", "no-first-run"):
+            options.add_argument(f"--{argument}")
+        try:
+            return webdriver.Chrome(options, webdriver.ChromeService(driver))
+        except errors.WebDriverException as error:  # the driver is of another version
+            print(error)
+    pytest.skip(f"no browser with its driver; there are {[*found, driver]}")
+
+
 @pytest.fixture(scope="module")
 def browser():
-    webdriver = pytest.importorskip("selenium.webdriver")
-    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
-    if not all(programs.values()):
-        pytest.skip("no Chromium with its driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs["chromium"]
-    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-background-networking", "no-first-run"):
-        options.add_argument(f"--{argument}")
-    driver = webdriver.Chrome(options, webdriver.ChromeService(programs["chromedriver"]))
+    driver = started()
     yield driver
     driver.quit()
 
