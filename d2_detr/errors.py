@@ -28,8 +28,12 @@ def in_traceback(text: str) -> str | None:
 
 @contextmanager
 def one_clear_message() -> Iterator[None]:
-    """For the tools: end with the message of an InputError or OSError and exit status 1, without a traceback."""
+    """For the tools: end with the message of an InputError or OSError and exit status 1, without a traceback, and so
+    where somebody interrupts, with the status that shells expect."""
     try:
         yield
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     except (InputError, OSError) as error:
         sys.exit(f"error: {in_traceback(str(error)) or error}")

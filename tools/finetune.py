@@ -75,7 +75,10 @@ def old_config(args: argparse.Namespace, parser: argparse.ArgumentParser):
         raise InputError(f"{config}: no such file, so there is no training to go on with; begin one with --data")
     begun_with = set(vars(args)) - OF_EVERY_RUN
     if others := sorted(name for name in begun_with if vars(args)[name] != parser.get_default(name)):
-        raise InputError(f"--continue goes on as {config} says; leave out {', '.join(others)}")
+        raise InputError(
+            f"--continue goes on as {config} says; leave out {', '.join(others)}. "
+            "To train longer, begin anew with its model as --weights, and another --output-dir"
+        )
     return load_config(str(config), ["OUTPUT_DIR", args.output_dir, *args.opts])
 
 
@@ -84,10 +87,6 @@ def main() -> None:
     args = parser.parse_args()
     cfg = old_config(args, parser) if args.go_on else new_config(args)
     launch(partial(train, cfg, resume=args.go_on), num_processes=args.num_gpus, device=cfg.MODEL.DEVICE)
-    output = Path(cfg.OUTPUT_DIR)
-    model = output / ("model_best.pth" if (output / "model_best.pth").is_file() else "model_final.pth")
-    print(f"\nTo look at: {output}/report.html. To use: {model}, as with")
-    print(f"  python tools/predict.py --weights {model} --input photos --output found")
 
 
 if __name__ == "__main__":

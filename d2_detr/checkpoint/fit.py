@@ -98,7 +98,7 @@ def _fit_class_head(fit: Fit, format: Format, num_classes: int, label_map: Label
     try:
         head, note = read_head(weight, bias, format, label_map=label_map, num_classes=num_classes)
         if len(head.label_map) != num_classes:
-            raise UndecidedRows(f"its class head is of {len(head.label_map)} classes, the model of {num_classes}")
+            raise UndecidedRows(f"the classes of its head are {len(head.label_map)}, of the model {num_classes}")
     except UndecidedRows as error:
         fit.left_out["class head"] = f"{error}: the class head is left out and starts anew, all else is loaded"
         return

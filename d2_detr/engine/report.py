@@ -71,7 +71,12 @@ def write_report(
         **validation,
     )
     save_report(report, path)
-    logger.info("To be looked at: %s", path)
+    logger.info("To look at: %s", path)
+    if validation:
+        logger.info(
+            "To use: python tools/predict.py --weights %s --input photos --output found --threshold %.2f",
+            shlex.quote(str(weights)), report.threshold,
+        )  # fmt: skip
 
 
 def _validation(cfg: CfgNode, model: nn.Module, results_file: Path, panoptic_quality: float | None) -> dict[str, Any]:
@@ -91,7 +96,8 @@ def _validation(cfg: CfgNode, model: nn.Module, results_file: Path, panoptic_qua
     names = _distinct_names(dataset)
     worst = judgement.pictures[:MOST_SHEETS]
     return {
-        "figures": figures | _percent(precision, recall),
+        "figures": figures
+        | {f"{name} at {judgement.threshold:.2f}": v for name, v in _percent(precision, recall).items()},
         "tables": [_table(task, of_task, judgement) for task, of_task in scores.items()],
         "score_curves": _score_curves(judgement),
         "threshold": judgement.threshold,

@@ -170,9 +170,9 @@ def resolve_schedule(cfg: CfgNode) -> None:
         steps = {round(step * solver.MAX_ITER) for step in solver.STEPS}
         solver.STEPS = tuple(sorted(step for step in steps if 0 < step < solver.MAX_ITER))
         logger.info(
-            "%g epochs of %d pictures, %d at a time: %d iterations%s",
-            solver.MAX_EPOCHS, num_pictures, solver.IMS_PER_BATCH, solver.MAX_ITER,
-            f", rate lowered at {', '.join(map(str, solver.STEPS))}" if solver.STEPS else "",
+            "Epochs: %g of %d pictures, %d at a time, so %d iterations; learning rate %.3g%s",
+            solver.MAX_EPOCHS, num_pictures, solver.IMS_PER_BATCH, solver.MAX_ITER, solver.BASE_LR,
+            f", lowered at {', '.join(map(str, solver.STEPS))}" if solver.STEPS else "",
         )  # fmt: skip
         solver.MAX_EPOCHS = 0
     if cfg.TEST.EVAL_EPOCHS and not cfg.TEST.EVAL_PERIOD:

@@ -71,6 +71,8 @@ class Trainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on from the last checkpoint in OUTPUT_DIR; without one, or without `resume`, load MODEL.WEIGHTS, and
         MODEL.DETR.FROZEN_WEIGHTS over it."""
+        if resume and not self.checkpointer.has_checkpoint():
+            logger.warning("There is no checkpoint in %s yet: the training begins anew", self.cfg.OUTPUT_DIR)
         super().resume_or_load(resume)
         frozen = self.cfg.MODEL.DETR.FROZEN_WEIGHTS
         if frozen and not (resume and self.checkpointer.has_checkpoint()):

@@ -57,10 +57,12 @@ def config_of(folder):
 def test_one_line_trains_evaluates_and_reports(finetuned):
     folder, output = finetuned
     assert "has the layout `custom`" in output and re.search(r"20 +2 +triangle", output)
-    assert "2 epochs of 6 pictures, 2 at a time: 6 iterations" in output
+    assert "Epochs: 2 of 6 pictures, 2 at a time, so 6 iterations; learning rate 0.0001, lowered at 5" in output
     assert output.count("copypaste: Task: bbox") == 2, "an evaluation for each epoch"
     assert {"report.html", "model_best.pth", "model_final.pth", "metrics.json"} <= {p.name for p in folder.iterdir()}
-    assert f"python tools/predict.py --weights {folder}/model_best.pth" in output
+    assert re.search(
+        rf"To use: python tools/predict.py --weights {folder}/model_best.pth .* --threshold 0\.\d\d$", output, re.M
+    )
     assert f"--config {folder}/config.yaml OUTPUT_DIR {folder}_again" in (folder / "report.html").read_text()
     names = torch.load(folder / "model_final.pth", weights_only=True)["label_map"]
     assert names == {"ids": [3, 7, 20], "names": ["disc", "square", "triangle"]}

@@ -98,7 +98,7 @@ def test_panoptic_segmentation_from_masks_and_a_background(root, with_masks, tmp
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        ((*MASKS, "MODEL.DETR.NUM_CLASSES", "5"), "of 3 classes, the model of 5"),
+        ((*MASKS, "MODEL.DETR.NUM_CLASSES", "5"), "the classes of its head are 3, of the model 5"),
         (PANOPTIC, "custom_train_panoptic.json: no such file; python tools/make_panoptic.py"),
         ((*PANOPTIC, *INSTANCES), "dataset custom_train has no panoptic annotations"),
     ],

@@ -1,5 +1,6 @@
 """A changed key that nothing reads is a training that silently differs from what its config says."""
 
+import json
 import logging
 
 from .config import CfgNode, flatten, get_cfg
@@ -20,13 +21,12 @@ _READ = {
     "SOLVER.CLIP_GRADIENTS.": "ENABLED CLIP_TYPE CLIP_VALUE NORM_TYPE",
     "TEST.": "EVAL_PERIOD EXPECTED_RESULTS",
 }
-READ_KEYS = frozenset(prefix + key for prefix, keys in _READ.items() for key in keys.split())
-"""The keys that this subset or d2_detr reads."""
+READ_KEYS = frozenset(prefix + key for prefix, keys in _READ.items() for key in keys.split())  # here or by d2_detr
 
 
 def warn_unread(cfg: CfgNode) -> None:
     """Warn about every key of Detectron2 that has a new value and no reader; keys that others added are theirs."""
     defaults = dict(flatten(get_cfg()))
-    changed = {key for key, value in flatten(cfg) if key in defaults and value != defaults[key]}
+    changed = {k for k, value in flatten(cfg) if k in defaults and json.dumps(value) != json.dumps(defaults[k])}
     if unread := sorted(changed - READ_KEYS):
         logger.warning(f"These config keys are set, but nothing here reads them: {', '.join(unread)}")
