@@ -92,12 +92,12 @@ def _validation(cfg: CfgNode, model: nn.Module, results_file: Path, panoptic_qua
     }  # fmt: skip
     if panoptic_quality is not None:
         figures["panoptic quality"] = panoptic_quality
-    precision, recall = judgement.of_all.at(judgement.threshold)
+    shares = _percent(*judgement.of_all.at(judgement.threshold))
+    figures |= {f"{name} at {judgement.threshold:.2f}": value for name, value in shares.items()}
     names = _distinct_names(dataset)
     worst = judgement.pictures[:MOST_SHEETS]
     return {
-        "figures": figures
-        | {f"{name} at {judgement.threshold:.2f}": v for name, v in _percent(precision, recall).items()},
+        "figures": figures,
         "tables": [_table(task, of_task, judgement) for task, of_task in scores.items()],
         "score_curves": _score_curves(judgement),
         "threshold": judgement.threshold,
