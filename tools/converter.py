@@ -14,10 +14,11 @@ import argparse
 
 from d2_detr.checkpoint.convert import Format, convert
 from d2_detr.checkpoint.inspection import inspect
-from d2_detr.checkpoint.metadata import Metadata, metadata_of
+from d2_detr.checkpoint.metadata import metadata_of
 from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.checkpoint.weights import local_weights
 from d2_detr.checkpoint.write import write_checkpoint
+from d2_detr.engine.checkpoint_config import metadata_to_write
 from d2_detr.errors import InputError, naming, one_clear_message
 
 TARGETS = [format.value for format in Format if format is not Format.IMAGENET]
@@ -36,8 +37,8 @@ def parse_args() -> argparse.Namespace:
     head.add_argument("--remove-class-head", action="store_true", help="leave out the class head")
     head.add_argument("--num-classes", type=int, metavar="N", help="put an untrained class head of N classes in place")
     head.add_argument("--keep-classes", metavar="A,B", help="keep the rows of these classes, as person,dog")
-    parser.add_argument("--num-heads", type=int, metavar="N", help="attention heads, for the config of hf (default 8)")
-    parser.add_argument("--dc5", action="store_true", help="the backbone is dilated, for the config of hf")
+    parser.add_argument("--num-heads", type=int, metavar="N", help="attention heads, where the source does not tell")
+    parser.add_argument("--dc5", action="store_true", help="the backbone is dilated, where the source does not tell")
     args = parser.parse_args()
     if not args.inspect and not args.output_model:
         parser.error("give --output_model, or --inspect")
@@ -48,7 +49,8 @@ def main() -> None:
     args = parse_args()
     if args.num_classes is not None and args.num_classes < 1:
         raise InputError(f"--num-classes {args.num_classes}: expected 1 or more")
-    source = read_checkpoint(local_weights(args.source_model))
+    file = local_weights(args.source_model)
+    source = read_checkpoint(file)
     with naming(args.source_model):
         metadata = metadata_of(source)
         if args.inspect:
@@ -63,7 +65,9 @@ def main() -> None:
             new_classes=args.num_classes,
             keep_classes=[name.strip() for name in args.keep_classes.split(",")] if args.keep_classes else None,
         )
-    known = Metadata(report.label_map, args.num_heads or metadata.num_heads, args.dc5 or metadata.dilation)
+        opts = ["MODEL.DETR.NHEADS", str(args.num_heads)] if args.num_heads else []
+        opts += ["MODEL.RESNETS.RES5_DILATION", "2"] if args.dc5 else []
+        known = metadata_to_write(source, file, report.label_map, opts)
     write_checkpoint(args.output_model, state_dict, Format(args.to), known)
     print("; ".join([f"{args.source_model}: {report}", *filter(None, [metadata.warning])]))
     print(f"{args.output_model}: written in the layout of {Format(args.to).title}")

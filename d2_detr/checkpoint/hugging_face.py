@@ -14,6 +14,7 @@ from d2_detr.errors import InputError
 from d2_detr.files import read_json, replacing, write_json
 
 CONFIG = "config.json"
+PROCESSOR = "preprocessor_config.json"
 WEIGHTS = "model.safetensors"
 WEIGHTS_OLD = "pytorch_model.bin"
 UNUSED = "N/A"  # label of the rows that no class has
@@ -21,12 +22,12 @@ AUXILIARY_LOSS = (
     "trained with auxiliary_loss: transformers then normalises the states between the decoder's layers, as DETR does "
     "not, and detections differ from those there"
 )
-# DETR's resizing and normalisation, for AutoImageProcessor.
-PROCESSOR = {
+DEFAULT_TEST_SIZES = (800, 1333)  # of the published models
+# DETR's resizing and normalisation, for AutoImageProcessor; `size` besides.
+_PROCESSING = {
     "image_processor_type": "DetrImageProcessor",
     "format": "coco_detection",
     "do_resize": True,
-    "size": {"shortest_edge": 800, "longest_edge": 1333},
     "do_rescale": True,
     "do_normalize": True,
     "image_mean": [0.485, 0.456, 0.406],
@@ -47,20 +48,32 @@ def weights_file(folder: Path) -> Path:
     raise InputError(f"{folder}: neither {WEIGHTS} nor {WEIGHTS_OLD} is in this folder")
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The config beside the weights, {} if there is none.
+def read_configs(folder: Path) -> dict[str, dict]:
+    """The configs beside the weights, of the model and of its pictures' processing; {} for one that is not there.
 
     Raises:
-        InputError: it is of another model than DETR.
+        InputError: not of DETR.
     """
-    path = folder / CONFIG
-    if not path.is_file():
-        return {}
-    config = read_json(path)
-    if not isinstance(config, dict) or config.get("model_type") != "detr":
-        kind = config.get("model_type") if isinstance(config, dict) else None
-        raise InputError(f"{path}: model_type is {kind!r}, expected 'detr'")
-    return config
+    config = _read(folder / CONFIG)
+    if config and config.get("model_type") != "detr":
+        raise InputError(f"{folder / CONFIG}: model_type is {config.get('model_type')!r}, expected 'detr'")
+    return {"hugging_face": config, "hugging_face_processor": _read(folder / PROCESSOR)}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = read_json(path) if path.is_file() else {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, not a config")
+    return content
+
+
+def test_sizes_of(processor: dict[str, Any]) -> tuple[int, int] | None:
+    """Short and longest edge of pictures, as processors of DETR have them; None where they resize otherwise."""
+    size = processor.get("size")
+    if isinstance(size, int):  # as transformers had it before 4.27
+        size = {"shortest_edge": size, "longest_edge": processor.get("max_size")}
+    edges = (size.get("shortest_edge"), size.get("longest_edge")) if isinstance(size, dict) else ()
+    return edges if len(edges) == 2 and all(isinstance(edge, int) for edge in edges) else None
 
 
 def label_map_of(config: dict[str, Any]) -> LabelMap | None:
@@ -83,8 +96,9 @@ def write_folder(
     *,
     num_heads: int,
     dilation: bool,
+    test_sizes: tuple[int, int],
 ) -> None:
-    """Write a state dict of the Hugging Face layout with the config that `from_pretrained` needs.
+    """Write a state dict of the Hugging Face layout with the configs that `from_pretrained` needs.
 
     Raises:
         InputError: a backbone that Hugging Face's DETR cannot have.
@@ -92,7 +106,8 @@ def write_folder(
     if architecture.depth is None or architecture.stages < 4:
         raise InputError(f"Hugging Face's DETR takes a whole ResNet; this backbone is {architecture.backbone}")
     write_json(_config(architecture, label_map, num_heads, dilation), folder / CONFIG)
-    write_json(PROCESSOR, folder / "preprocessor_config.json")
+    size = dict(zip(("shortest_edge", "longest_edge"), test_sizes, strict=True))
+    write_json(_PROCESSING | {"size": size}, folder / PROCESSOR)
     with replacing(folder / WEIGHTS) as temporary:
         save_file(state_dict, temporary, metadata={"format": "pt"})
 

@@ -17,12 +17,17 @@ from d2_detr.errors import InputError
 class Metadata:
     """The classes of the head, and what leaves no trace in a state dict. None: the checkpoint does not tell.
 
-    `warning` is a sentence on what a conversion cannot keep, "" if there is nothing.
+    Args:
+        test_sizes: length in pixels of a picture's short edge in evaluation, and the most of its long one.
+        config: this plugin's config of the model, as YAML.
+        warning: a sentence on what a conversion cannot keep.
     """
 
     label_map: LabelMap | None = None
     num_heads: int | None = None
     dilation: bool | None = None
+    test_sizes: tuple[int, int] | None = None
+    config: str = ""
     warning: str = ""
 
 
@@ -38,14 +43,22 @@ def metadata_of(checkpoint: dict[str, Any]) -> Metadata:
             label_map or hugging_face.label_map_of(config),
             config.get("encoder_attention_heads"),
             config.get("dilation"),
-            hugging_face.AUXILIARY_LOSS if config.get("auxiliary_loss") else "",
+            hugging_face.test_sizes_of(checkpoint.get("hugging_face_processor", {})),
+            warning=hugging_face.AUXILIARY_LOSS if config.get("auxiliary_loss") else "",
         )
     if isinstance(args := checkpoint.get("args"), argparse.Namespace):
         return Metadata(label_map, getattr(args, "nheads", None), getattr(args, "dilation", None))
     if "config" in checkpoint:
         try:
-            model = yaml.safe_load(checkpoint["config"])["MODEL"]
-            return Metadata(label_map, model["DETR"]["NHEADS"], model["RESNETS"]["RES5_DILATION"] == 2)
+            config = yaml.safe_load(checkpoint["config"])
+            model, sizes = config["MODEL"], config.get("INPUT", {})
+            return Metadata(
+                label_map,
+                model["DETR"]["NHEADS"],
+                model["RESNETS"]["RES5_DILATION"] == 2,
+                (sizes["MIN_SIZE_TEST"], sizes["MAX_SIZE_TEST"]) if sizes else None,
+                checkpoint["config"],
+            )
         except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"config of the checkpoint: not a config of this plugin ({error!r})") from error
     return Metadata(label_map)

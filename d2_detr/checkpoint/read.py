@@ -21,7 +21,8 @@ torch.serialization.add_safe_globals([argparse.Namespace])
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Content of a .pth, .bin or .safetensors file, or of a folder of Hugging Face's: `model`, the state dict, and
-    what else was stored. A config.json beside the file, if it is DETR's, is `hugging_face`.
+    what else was stored. DETR's config.json beside the file is `hugging_face`, its preprocessor_config.json
+    `hugging_face_processor`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -30,11 +31,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if path.is_dir():
         path = hugging_face.weights_file(path)
-        beside = {"hugging_face": hugging_face.read_config(path.parent)}
+        beside = hugging_face.read_configs(path.parent)
     elif not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     elif path.name in (hugging_face.WEIGHTS, hugging_face.WEIGHTS_OLD) and (path.parent / hugging_face.CONFIG).exists():
-        beside = {"hugging_face": hugging_face.read_config(path.parent)}
+        beside = hugging_face.read_configs(path.parent)
     else:
         beside = {}
     checkpoint = _read_file(path)
@@ -70,4 +71,4 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         model = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    return {"model": model} | {key: json.loads(metadata[key]) for key in ("label_map",) if key in metadata}
+    return {"model": model} | {key: json.loads(metadata[key]) for key in ("label_map", "config") if key in metadata}

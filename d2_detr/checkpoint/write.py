@@ -18,10 +18,10 @@ DEFAULT_HEADS = 8  # of every published DETR
 
 
 def write_checkpoint(path: str | Path, state_dict: StateDict, format: Format, metadata: Metadata) -> None:
-    """Write a state dict of `format`, with its label map.
+    """Write a state dict of `format`, with what is known of its model.
 
-    Hugging Face gets a folder with its config; the others a file, .safetensors or else torch's, that a crash cannot
-    leave half written.
+    Hugging Face gets a folder with its configs; the others a file, .safetensors or else torch's, that a crash cannot
+    leave half written, with classes and config beside the tensors, where other readers pass them over.
     """
     path = Path(path)
     # Views, as of projections that were split, would be written with all that they are views of, or refused.
@@ -37,11 +37,13 @@ def write_checkpoint(path: str | Path, state_dict: StateDict, format: Format, me
             metadata.label_map,
             num_heads=num_heads or DEFAULT_HEADS,
             dilation=bool(metadata.dilation),
+            test_sizes=metadata.test_sizes or hugging_face.DEFAULT_TEST_SIZES,
         )
         return
-    label_map = {"label_map": metadata.label_map.to_dict()} if metadata.label_map else {}
+    beside: dict[str, object] = {"label_map": metadata.label_map.to_dict()} if metadata.label_map else {}
+    beside |= {"config": metadata.config} if metadata.config else {}
     with replacing(path) as temporary:
         if path.suffix == ".safetensors":
-            save_file(state_dict, temporary, metadata={key: json.dumps(value) for key, value in label_map.items()})
+            save_file(state_dict, temporary, metadata={key: json.dumps(value) for key, value in beside.items()})
         else:
-            torch.save({"model": state_dict} | label_map, temporary)
+            torch.save({"model": state_dict} | beside, temporary)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -47,30 +49,67 @@ def config_of(weights: str, opts: Sequence[str] = (), *, to_train: bool = False)
     file = local_weights(weights)
     checkpoint = read_checkpoint(file)
     with naming(weights):
-        format = detect_format(checkpoint["model"])
-        common, _ = to_common(checkpoint["model"], format)
-        architecture = architecture_of(common)
-        missing = [name for name in (*CLASS_HEAD, QUERIES) if name not in common]
-        if missing and not to_train:
-            raise InputError(f"{missing[0]} is missing: the model has to be trained before it finds anything")
-        metadata = metadata_of(checkpoint)
-        label_map = None if missing else _label_map(common, format, metadata.label_map)
-        if "config" in checkpoint:
-            saved = yaml.safe_load(checkpoint["config"])
-        else:
-            saved = _config_of_sizes(architecture, metadata, label_map, dilated="dc5" in file.name.lower())
-        cfg = load_config("Base-DETR.yaml", [])
-        device = cfg.MODEL.DEVICE  # the one that the model was trained on may not be here
-        try:
-            cfg.merge_from_other_cfg(type(cfg)({section: saved.get(section, {}) for section in SECTIONS}))
-            cfg.MODEL.DEVICE = device
-            cfg.MODEL.WEIGHTS = weights
-            cfg.MODEL.DETR.FROZEN_WEIGHTS = ""
-            if label_map:
-                cfg.MODEL.DETR.NUM_CLASSES = len(label_map)
-            cfg.merge_from_list(list(opts))
-        except (KeyError, ValueError, AssertionError) as error:
-            raise InputError(f"config of the checkpoint, with {' '.join(opts) or 'no options'}: {error}") from error
+        cfg, label_map = _described(checkpoint, file, opts, to_train=to_train)
+    cfg.MODEL.WEIGHTS = weights
+    return cfg, label_map
+
+
+def metadata_to_write(
+    checkpoint: dict[str, Any], file: Path, label_map: LabelMap | None, opts: Sequence[str] = ()
+) -> Metadata:
+    """What a converted checkpoint is to tell of its model, which then needs no more to be built than the source did.
+
+    Args:
+        checkpoint: the source, as read_checkpoint read it from `file`.
+        label_map: the classes after the conversion; None without a class head.
+        opts: KEY VALUE pairs that win over what the source says.
+    """
+    known = metadata_of(checkpoint)
+    common, _ = to_common(checkpoint["model"], detect_format(checkpoint["model"]))
+    if not known.config and architecture_of(common).depth is None:
+        return replace(known, label_map=label_map)  # a backbone that no config here describes
+    cfg, old_label_map = _described(checkpoint, file, opts, to_train=True)
+    if label_map is None or old_label_map is None or label_map.ids != old_label_map.ids:
+        cfg.MODEL.DETR.PANOPTIC_ON, cfg.MODEL.DETR.STUFF_CLASSES = False, ()  # which were of the old classes
+    cfg.MODEL.DETR.NUM_CLASSES = len(label_map) if label_map else -1
+    cfg.MODEL.WEIGHTS = ""
+    model, sizes = cfg.MODEL, cfg.INPUT
+    return Metadata(
+        label_map,
+        model.DETR.NHEADS,
+        model.RESNETS.RES5_DILATION == 2,
+        (sizes.MIN_SIZE_TEST, sizes.MAX_SIZE_TEST),
+        type(cfg)({section: cfg[section] for section in SECTIONS}).dump(),
+    )
+
+
+def _described(
+    checkpoint: dict[str, Any], file: Path, opts: Sequence[str], *, to_train: bool
+) -> tuple[CfgNode, LabelMap | None]:
+    """See config_of."""
+    format = detect_format(checkpoint["model"])
+    common, _ = to_common(checkpoint["model"], format)
+    architecture = architecture_of(common)
+    missing = [name for name in (*CLASS_HEAD, QUERIES) if name not in common]
+    if missing and not to_train:
+        raise InputError(f"{missing[0]} is missing: the model has to be trained before it finds anything")
+    metadata = metadata_of(checkpoint)
+    label_map = None if missing else _label_map(common, format, metadata.label_map)
+    if metadata.config:
+        saved = yaml.safe_load(metadata.config)
+    else:
+        saved = _config_of_sizes(architecture, metadata, label_map, dilated="dc5" in file.name.lower())
+    cfg = load_config("Base-DETR.yaml", [])
+    device = cfg.MODEL.DEVICE  # the one that the model was trained on may not be here
+    try:
+        cfg.merge_from_other_cfg(type(cfg)({section: saved.get(section, {}) for section in SECTIONS}))
+        cfg.MODEL.DEVICE = device
+        cfg.MODEL.DETR.FROZEN_WEIGHTS = ""
+        if label_map:
+            cfg.MODEL.DETR.NUM_CLASSES = len(label_map)
+        cfg.merge_from_list(list(opts))
+    except (KeyError, ValueError, AssertionError) as error:
+        raise InputError(f"config of the checkpoint, with {' '.join(opts) or 'no options'}: {error}") from error
     return cfg, label_map
 
 
@@ -99,9 +138,11 @@ def _config_of_sizes(
             "The checkpoint does not tell all: taken for %d attention heads and %s dilation (DC5)",
             num_heads or DEFAULT_HEADS, "a" if dilated else "no",
         )  # fmt: skip
+    sizes = dict(zip(("MIN_SIZE_TEST", "MAX_SIZE_TEST"), metadata.test_sizes or (), strict=False))
     is_coco_panoptic = label_map is not None and label_map.ids == LabelMap.coco_panoptic().ids
     queries = {"NUM_OBJECT_QUERIES": architecture.num_queries} if architecture.num_queries else {}
     return {
+        "INPUT": sizes,
         "MODEL": {
             "MASK_ON": masks is not None,
             "RESNETS": {
@@ -121,5 +162,5 @@ def _config_of_sizes(
                 # Its things come first.
                 "STUFF_CLASSES": tuple(range(len(LabelMap.coco()), len(label_map))) if is_coco_panoptic else (),
             },
-        }
+        },
     }

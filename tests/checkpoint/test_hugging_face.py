@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -29,7 +28,8 @@ def plugin():
 @pytest.fixture
 def folder(tmp_path, plugin):
     state_dict, report = convert(plugin, Format.HUGGING_FACE, label_map=SHAPES)
-    write_checkpoint(tmp_path / "my_detr", state_dict, Format.HUGGING_FACE, Metadata(report.label_map, 4, True))
+    known = Metadata(report.label_map, 4, True, (128, 192))
+    write_checkpoint(tmp_path / "my_detr", state_dict, Format.HUGGING_FACE, known)
     return tmp_path / "my_detr"
 
 
@@ -37,14 +37,14 @@ def config_of(folder):
     return json.loads((folder / "config.json").read_text())
 
 
-def test_a_folder_that_was_written_gives_back_tensors_labels_ids_heads_and_dilation(folder, plugin):
+def test_a_folder_that_was_written_gives_back_tensors_labels_ids_heads_dilation_and_sizes(folder, plugin):
     checkpoint = read_checkpoint(folder)
-    assert metadata_of(checkpoint) == Metadata(SHAPES, 4, True)
+    assert metadata_of(checkpoint) == Metadata(SHAPES, 4, True, (128, 192))
     back, report = convert(checkpoint["model"], Format.PLUGIN, label_map=SHAPES)
     assert back.keys() == plugin.keys() and all(torch.equal(back[name], plugin[name]) for name in plugin)
     assert report.label_map == SHAPES
     by_file = read_checkpoint(folder / "model.safetensors")
-    assert metadata_of(by_file) == Metadata(SHAPES, 4, True), "the file alone finds the config beside it"
+    assert metadata_of(by_file) == metadata_of(checkpoint), "the file alone finds the config beside it"
 
 
 def test_the_config_has_the_sizes_and_labels_of_the_model(folder):
@@ -54,7 +54,22 @@ def test_the_config_has_the_sizes_and_labels_of_the_model(folder):
     assert config["id2label"] == {"0": "disc", "1": "square", "2": "triangle"}
     assert config["label2id"] == {"disc": 0, "square": 1, "triangle": 2}
     processor = json.loads((folder / "preprocessor_config.json").read_text())
-    assert processor["size"] == {"shortest_edge": 800, "longest_edge": 1333}
+    assert processor["size"] == {"shortest_edge": 128, "longest_edge": 192}
+
+
+@pytest.mark.parametrize(
+    ("processor", "sizes"),
+    [
+        ({"size": {"shortest_edge": 480, "longest_edge": 600}}, (480, 600)),
+        ({"size": 480, "max_size": 600}, (480, 600)),  # of old versions
+        ({"size": {"height": 480, "width": 600}}, None),
+        ({}, None),
+    ],
+    ids=["edges", "old", "fixed", "none"],
+)
+def test_the_sizes_of_pictures_are_those_of_the_processor(folder, processor, sizes):
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    assert metadata_of(read_checkpoint(folder)).test_sizes == sizes
 
 
 def test_cocos_labels_stand_by_category_id(tmp_path):
@@ -177,8 +192,8 @@ def test_metadata_of_native_detrs_command_line_and_of_the_plugins_config():
     assert metadata_of(native) == Metadata(None, 4, True)
     config = "MODEL: {DETR: {NHEADS: 4}, RESNETS: {RES5_DILATION: 2}}"
     own = {"model": {}, "config": config, "label_map": SHAPES.to_dict()}
-    assert metadata_of(own) == Metadata(SHAPES, 4, True)
-    assert metadata_of(own | {"config": config.replace("2", "1")}) == replace(metadata_of(own), dilation=False)
+    assert metadata_of(own) == Metadata(SHAPES, 4, True, config=config)
+    assert metadata_of(own | {"config": config.replace("2", "1")}).dilation is False
     assert metadata_of({"model": {}}) == Metadata()
 
 

@@ -13,10 +13,11 @@ from d2_detr import Predictor
 from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.checkpoint.convert import Format, convert
 from d2_detr.checkpoint.layouts import from_common
-from d2_detr.checkpoint.metadata import Metadata
+from d2_detr.checkpoint.metadata import Metadata, metadata_of
+from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.checkpoint.write import write_checkpoint
 from d2_detr.data.dataset_mapper import DetrDatasetMapper
-from d2_detr.engine.checkpoint_config import config_of
+from d2_detr.engine.checkpoint_config import config_of, metadata_to_write
 from d2_detr.errors import InputError
 from tests.checkpoint.states import architecture, common_state
 from tests.engine.seeing import CLASSES, MASKS, PANOPTIC, save_seeing, seeing
@@ -242,6 +243,56 @@ def test_a_checkpoint_of_any_layout_finds_the_same_without_a_config(tmp_path, pi
     assert (found.masks is not None) == masks
     if format is not Format.NATIVE:
         assert found.names == [CLASSES.names[label] for label in expected.pred_classes]
+
+
+@pytest.mark.parametrize("format", OTHERS, ids=lambda format: format.value)
+@pytest.mark.parametrize("options", [[], MASKS], ids=["boxes", "masks"])
+def test_a_conversion_keeps_all_that_the_source_told_of_its_model(save, tmp_path, picture, format, options):
+    source, _, _ = save(*WHOLE, *options)
+    written = tmp_path / ("folder" if format is Format.HUGGING_FACE else "converted.safetensors")
+    rewritten(source, written, format)
+    there, back = Predictor(written, threshold=0)(picture), tmp_path / "back.pth"
+    rewritten(written, back, Format.PLUGIN)
+    expected = Predictor(source, threshold=0)(picture)
+    for found in (there, Predictor(back, threshold=0)(picture)):
+        assert_same(found, expected)
+        assert found.names == expected.names
+
+
+def test_a_conversion_keeps_what_is_stuff(save, tmp_path, picture):
+    source, _, _ = save(*PANOPTIC)
+    rewritten(source, tmp_path / "native.pth", Format.NATIVE)
+    found, expected = (Predictor(path, threshold=0)(picture) for path in (tmp_path / "native.pth", source))
+    assert_same(found, expected)
+    assert len(expected.segments.classes) and np.array_equal(found.segments.classes, expected.segments.classes)
+
+
+@pytest.mark.parametrize(
+    "how", [{"remove_class_head": True}, {"new_classes": 2}, {"keep_classes": [CLASSES.names[1]]}], ids="-".join
+)
+def test_a_conversion_without_the_old_classes_keeps_the_model_and_the_size_of_pictures(save, tmp_path, how):
+    source, _, cfg = save(*PANOPTIC)
+    rewritten(source, tmp_path / "converted.pth", Format.PLUGIN, **how)
+    of_task = {"NUM_CLASSES", "STUFF_CLASSES", "PANOPTIC_ON"}
+    found, _ = config_of(str(tmp_path / "converted.pth"), to_train=True)
+    assert found.INPUT == cfg.INPUT and found.MODEL.RESNETS == cfg.MODEL.RESNETS
+    assert {key for key, value in found.MODEL.DETR.items() if value != cfg.MODEL.DETR[key]} <= of_task
+    assert not found.MODEL.DETR.PANOPTIC_ON and found.MODEL.MASK_ON
+
+
+def test_a_backbone_of_no_config_is_converted_all_the_same(tmp_path):
+    common = common_state(architecture(rows=4))
+    strange = {name: tensor for name, tensor in common.items() if ".layer3.1." not in name}
+    torch.save({"model": from_common(strange, Format.NATIVE)}, tmp_path / "strange.pth")
+    rewritten(tmp_path / "strange.pth", tmp_path / "converted.pth", Format.PLUGIN, first_class_id=0)
+    assert "config" not in torch.load(tmp_path / "converted.pth", weights_only=True)
+
+
+def rewritten(source, target, format, **how):
+    """As tools/converter.py does it."""
+    checkpoint = read_checkpoint(source)
+    state_dict, report = convert(checkpoint["model"], format, label_map=metadata_of(checkpoint).label_map, **how)
+    write_checkpoint(target, state_dict, format, metadata_to_write(checkpoint, source, report.label_map))
 
 
 def test_the_size_of_pictures_is_the_published_one_where_nothing_says_another(tmp_path):

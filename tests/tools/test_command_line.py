@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from tests.shapes import draw_shapes
@@ -183,6 +184,8 @@ def test_the_converter_writes_what_it_reads_back_bit_exact(datasets, trained, tm
     assert saved["model"].keys() == result["model"].keys()
     assert all(torch.equal(result["model"][name], tensor) for name, tensor in saved["model"].items())
     assert result["label_map"] == saved["label_map"] == {"ids": [1], "names": ["balloon"]}
+    sizes = yaml.safe_load(result["config"])["INPUT"]
+    assert (sizes["MIN_SIZE_TEST"], sizes["MAX_SIZE_TEST"]) == (64, 192), "so that it finds what it was trained for"
 
 
 def test_a_head_that_does_not_decide_needs_the_first_class_id(datasets, native, tmp_path):
