@@ -2,6 +2,7 @@
 
 python tools/train_net.py --config detr_256_6_6_torchvision.yaml --num-gpus 8
 python tools/train_net.py --config detr_256_6_6_torchvision.yaml --eval-only MODEL.WEIGHTS model.pth
+python tools/train_net.py --data path/to/coco --eval-only MODEL.WEIGHTS outputs/mine/model_best.pth
 python tools/train_net.py --config detr_r50_custom.yaml --data path/to/coco
 """
 
@@ -11,7 +12,8 @@ import argparse
 from functools import partial
 
 from d2_detr.engine import evaluate, launch, load_config, train
-from d2_detr.errors import one_clear_message
+from d2_detr.engine.checkpoint_config import load_trained_config
+from d2_detr.errors import InputError, one_clear_message
 
 from detectron2.engine import default_argument_parser
 
@@ -30,7 +32,10 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config_file, args.opts, args.data)
+    of_trained = args.eval_only and not args.resume
+    if not (args.config_file or of_trained):
+        raise InputError("--config is missing: give a file, or the name of one in configs/")
+    cfg = (load_trained_config if of_trained else load_config)(args.config_file, args.opts, args.data)
     launch(
         partial(evaluate if args.eval_only else train, cfg, resume=args.resume),
         num_processes=args.num_gpus,

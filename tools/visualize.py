@@ -1,6 +1,7 @@
 """Write predictions beside the ground truth as pictures, the training curves, and where the model looks.
 
-python tools/visualize.py --config detr_compact_balloon_drawn.yaml --output pictures MODEL.WEIGHTS model_final.pth
+python tools/visualize.py --config outputs/mine/config.yaml --output pictures    # its model_best.pth
+python tools/visualize.py --data path/to/coco --output pictures MODEL.WEIGHTS model.pth
 python tools/visualize.py --data path/to/coco --output pictures --compare detr://r50 outputs/model_best.pth
 """
 
@@ -10,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from d2_detr.engine import load_config
+from d2_detr.engine.checkpoint_config import load_trained_config
 from d2_detr.engine.visualize import compare, visualize
 from d2_detr.errors import one_clear_message
 from d2_detr.visualization.attention import POINTS
@@ -20,7 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--config-file", default="", metavar="FILE")
-    add("--data", default="", metavar="FOLDER", help="dataset of your own, as for train_net.py")
+    add("--data", default="", metavar="FOLDER", help="dataset of your own, as for finetune.py")
     add("--output", required=True, type=Path, metavar="FOLDER", help="where to write the pictures")
     add("--num", type=int, default=12, help="how many pictures of the test set (default 12)")
     add("--threshold", type=float, default=0.7, help="least score that is shown (default 0.7)")
@@ -44,7 +46,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config_file, args.opts, args.data)
+    load = load_config if args.compare else load_trained_config
+    cfg = load(args.config_file, args.opts, args.data)
     shown = {"number": args.num, "threshold": args.threshold}
     if args.compare:
         written = compare(cfg, args.compare, args.output, opts=args.opts, **shown)

@@ -22,6 +22,7 @@ from d2_detr.files import replacing
 from detectron2.checkpoint import DetectionCheckpointer
 
 BEST = "model_best"
+LAST = "model_last"
 NOT_FROZEN = ("mask head",)  # the one part that a detector to freeze need not hold
 
 
@@ -81,10 +82,13 @@ class DetrCheckpointer(DetectionCheckpointer):
         )  # fmt: skip
 
     def save(self, name: str, **kwargs: object) -> None:
+        """Write a checkpoint that a run can go on from; that of the best model is to be used alone, and has no optimizer,
+        which would triple its size."""
         if not self.save_dir or not self.save_to_disk:
             return
         content = {"model": self.weights(), **kwargs}
-        content |= {key: checkpointable.state_dict() for key, checkpointable in self.checkpointables.items()}
+        if name != BEST:
+            content |= {key: checkpointable.state_dict() for key, checkpointable in self.checkpointables.items()}
         if self.label_map:
             content["label_map"] = self.label_map.to_dict()
         if self.config:
@@ -93,7 +97,7 @@ class DetrCheckpointer(DetectionCheckpointer):
         self.logger.info("Saving checkpoint to %s", path)
         with replacing(path) as temporary:
             torch.save(content, temporary)
-        if name != BEST:  # a run goes on from the last
+        if name != BEST:
             self.tag_last_checkpoint(path.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from d2_detr.checkpoint.architecture import Architecture, architecture_of
+from d2_detr.checkpoint.checkpointer import BEST
 from d2_detr.checkpoint.class_head import LabelMap, UndecidedRows, read_head
 from d2_detr.checkpoint.convert import CLASS_HEAD
 from d2_detr.checkpoint.fit import QUERIES
@@ -19,7 +20,8 @@ from d2_detr.checkpoint.metadata import Metadata, metadata_of
 from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.checkpoint.weights import local_weights
 from d2_detr.checkpoint.write import DEFAULT_HEADS
-from d2_detr.engine.setup import load_config
+from d2_detr.config import config_path
+from d2_detr.engine.setup import load_config, merge_options
 from d2_detr.errors import InputError, naming
 
 from detectron2.config import CfgNode
@@ -52,6 +54,36 @@ def config_of(weights: str, opts: Sequence[str] = (), *, to_train: bool = False)
         cfg, label_map = _described(checkpoint, file, opts, to_train=to_train)
     cfg.MODEL.WEIGHTS = weights
     return cfg, label_map
+
+
+def load_trained_config(config_file: str, opts: Sequence[str], data: str = "") -> CfgNode:
+    """The config for a trained model at work on a dataset: that of load_config, or of the checkpoint without a file.
+
+    Where `opts` do not name MODEL.WEIGHTS, and the file is the config.yaml of a training, its best model is meant: the
+    file itself names the weights that the training began with.
+
+    Raises:
+        InputError: nothing says which model, or which data.
+        FileNotFoundError, ConnectionError, InputError: see load_config and config_of.
+    """
+    weights = dict(zip(opts[::2], opts[1::2], strict=False)).get("MODEL.WEIGHTS")
+    if config_file:
+        best = config_path(config_file).parent / f"{BEST}.pth"
+        of_training = ["MODEL.WEIGHTS", str(best)] if not weights and best.is_file() else []
+        cfg = load_config(config_file, [*of_training, *opts], data)
+    elif weights:
+        model, _ = config_of(weights)
+        cfg = load_config("Base-DETR.yaml", ["MODEL.DETR.PANOPTIC_ON", model.MODEL.DETR.PANOPTIC_ON], data)
+        for section in SECTIONS:
+            cfg[section] = model[section]
+        if data:  # its own classes are counted; a model of another number is refused
+            cfg.MODEL.DETR.NUM_CLASSES, cfg.MODEL.DETR.STUFF_CLASSES = -1, ()
+        merge_options(cfg, opts)
+    else:
+        raise InputError("there is no model: give --config FILE, or MODEL.WEIGHTS FILE at the end of the command")
+    if not cfg.DATASETS.TEST:
+        raise InputError("there are no pictures: give --data FOLDER, or DATASETS.TEST at the end of the command")
+    return cfg
 
 
 def metadata_to_write(

@@ -1,4 +1,4 @@
-"""The best checkpoint of a training, and its end where nothing gets better any more."""
+"""The best checkpoint of a training and the last, and its end where nothing gets better any more."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from d2_detr.checkpoint.checkpointer import BEST, DetrCheckpointer
+from d2_detr.checkpoint.checkpointer import BEST, LAST, DetrCheckpointer
 from d2_detr.files import replacing
 
 from detectron2.config import CfgNode
@@ -87,6 +87,25 @@ class KeepBest(HookBase):
         logger.info("%s has not risen in %d evaluations: the training ends here", self._metric, self._patience)
         self.trainer.stopped = True
         self._checkpointer.save("model_final", iteration=self.trainer.iter)
+
+
+class KeepLast(HookBase):
+    """Saves model_last.pth behind every evaluation, in place of the one before, so that an interrupted run goes on from
+    there; model_final.pth replaces it at the end. It belongs behind KeepBest."""
+
+    def __init__(self, checkpointer: DetrCheckpointer, eval_period: int):
+        self._checkpointer = checkpointer
+        self._eval_period = eval_period
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done % self._eval_period == 0 and done < self.trainer.max_iter and not self.trainer.stopped:
+            self._checkpointer.save(LAST, iteration=self.trainer.iter)
+
+    def after_train(self) -> None:
+        is_complete = self.trainer.iter >= self.trainer.max_iter or self.trainer.stopped
+        if is_complete and comm.is_main_process():
+            (Path(self._checkpointer.save_dir) / f"{LAST}.pth").unlink(missing_ok=True)
 
 
 def best_metric(cfg: CfgNode) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shlex
 from pathlib import Path
 
 from d2_detr.checkpoint.checkpointer import DetrCheckpointer
@@ -13,6 +15,8 @@ from d2_detr.engine.trainer import Trainer, panoptic_quality, results_file
 from detectron2.config import CfgNode
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
+
+logger = logging.getLogger(__name__)
 
 
 def train(cfg: CfgNode, *, resume: bool = False) -> dict | None:
@@ -26,7 +30,17 @@ def train(cfg: CfgNode, *, resume: bool = False) -> dict | None:
     """
     trainer = Trainer(setup(cfg, resume=resume))
     trainer.resume_or_load(resume=resume)
-    return trainer.train()
+    if trainer.start_iter >= trainer.max_iter:
+        logger.info("The training in %s is complete: it is evaluated again, no more", cfg.OUTPUT_DIR)
+    try:
+        return trainer.train()
+    except KeyboardInterrupt:
+        if is_begun(cfg.OUTPUT_DIR):
+            logger.info(
+                "Interrupted. To go on from %s: python tools/finetune.py --continue --output-dir %s",
+                Path(trainer.checkpointer.get_checkpoint_file()).name, shlex.quote(cfg.OUTPUT_DIR),
+            )  # fmt: skip
+        raise
 
 
 def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict | None:

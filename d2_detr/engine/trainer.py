@@ -18,7 +18,7 @@ from d2_detr.checkpoint.checkpointer import BEST, DetrCheckpointer
 from d2_detr.data.classes import dataset_classes, instances_of, model_label_map
 from d2_detr.data.dataset_mapper import DetrDatasetMapper
 from d2_detr.engine.ema import Ema
-from d2_detr.engine.keep_best import KeepBest, best_metric
+from d2_detr.engine.keep_best import KeepBest, KeepLast, best_metric
 from d2_detr.engine.logs import console_spared, file_logger
 from d2_detr.engine.optimizer import build_optimizer
 from d2_detr.engine.progress import ProgressBar, ProgressPrinter, WriteEvaluations, in_terminal
@@ -141,6 +141,7 @@ class Trainer(DefaultTrainer):
         if period > 0 and cfg.DATASETS.TEST:
             metric, results = best_metric(cfg), results_file(cfg)
             evaluation.append(KeepBest(self.checkpointer, metric, results, period, cfg.SOLVER.PATIENCE))
+            evaluation.append(KeepLast(self.checkpointer, period))
             lasting = [writer for writer in self._writers if not isinstance(writer, ProgressPrinter)]
             behind.append(WriteEvaluations(lasting, period))
         if in_terminal() and comm.is_main_process():

@@ -45,7 +45,7 @@ def visualize(
         points: x, y in [0, 1] of the picture, from which the encoder's attention is shown.
 
     Returns:
-        The overview of all, the curves of the training in OUTPUT_DIR, if there is one, and the attention.
+        The overview of all, the curves of the training whose folder the weights lie in, and the attention.
     """
     for x, y in points:
         if not (0 <= x <= 1 and 0 <= y <= 1):
@@ -67,7 +67,7 @@ def visualize(
         found_by = instances_found(instances), queries
         looks.append(output / f"{stems[record['file_name']]}_attention.png")
         save_png(draw_attention(pixels_of(record), weights, *found_by, names, points=points), looks[-1])
-    return [overview, *_write_curves([Path(cfg.OUTPUT_DIR)], output), *looks]
+    return [overview, *_write_curves([Path(cfg.MODEL.WEIGHTS).parent], output), *looks]
 
 
 def compare(

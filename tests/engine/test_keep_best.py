@@ -37,6 +37,23 @@ def test_the_model_with_the_highest_ap_is_kept_and_the_run_would_go_on_from_the_
     assert saved(tmp_path, "model_best")["iteration"] == 3
     assert saved(tmp_path, "model_final")["iteration"] == 5
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    assert "trainer" in saved(tmp_path, "model_final") and "trainer" not in saved(tmp_path, "model_best")
+
+
+def test_every_evaluation_leaves_a_checkpoint_to_go_on_from_in_place_of_the_one_before(opts, tmp_path):
+    opts = [*opts, "SOLVER.CHECKPOINT_PERIOD", "100", "SOLVER.MAX_ITER", "8"]
+    trainer = trainer_of(opts, [10.0, 20.0])  # and is interrupted by the third
+    with pytest.raises(StopIteration):
+        trainer.train()
+    assert {path.name for path in tmp_path.glob("*.pth")} == {"model_best.pth", "model_last.pth"}
+    assert (tmp_path / "last_checkpoint").read_text() == "model_last.pth"
+    resumed = trainer_of(opts, [15.0, 12.0])
+    resumed.resume_or_load(resume=True)
+    assert resumed.start_iter == 4
+    resumed.train()
+    assert {path.name for path in tmp_path.glob("*.pth")} == {"model_best.pth", "model_final.pth"}
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    assert saved(tmp_path, "model_best")["iteration"] == 3, "also what was best before"
 
 
 def test_the_last_evaluation_may_be_the_best_and_an_undefined_ap_never_is(opts, tmp_path):
@@ -49,6 +66,7 @@ def test_without_a_rise_for_so_many_evaluations_the_training_ends_whole(opts, tm
     trainer.train()
     assert trainer.iter == 6, "behind the third evaluation"
     assert saved(tmp_path, "model_final")["iteration"] == 5 and saved(tmp_path, "model_best")["iteration"] == 3
+    assert not (tmp_path / "model_last.pth").exists()
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
 
 

@@ -3,6 +3,7 @@
 import argparse
 import re
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -76,14 +77,18 @@ def test_the_written_config_repeats_the_run_without_counting_again(trained):
     assert "NUM_CLASSES: 1" in text and "MAX_ITER: 3" in text
 
 
-def test_a_run_that_was_killed_goes_on_behind_its_last_checkpoint(datasets, tmp_path):
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_a_run_that_was_broken_off_goes_on_behind_its_last_checkpoint(datasets, tmp_path, end):
     endless = options(tmp_path, SOLVER__MAX_ITER=100000, SOLVER__CHECKPOINT_PERIOD=4)
     process = start(datasets, "train_net.py", *CONFIG, *endless)
     deadline = time.monotonic() + 90
     while not (tmp_path / "last_checkpoint").is_file() and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.kill()
-    process.communicate()
+    process.send_signal(end)
+    output, _ = process.communicate()
+    if end is signal.SIGINT:
+        assert process.returncode == 130 and "Traceback" not in output
+        assert f": python tools/finetune.py --continue --output-dir {tmp_path}\n" in output
     name = (tmp_path / "last_checkpoint").read_text()
     iterations = int(name.removeprefix("model_").removesuffix(".pth")) + 1
     short = options(tmp_path, SOLVER__MAX_ITER=iterations + 2)

@@ -86,6 +86,39 @@ def test_the_config_that_it_wrote_repeats_the_run(finetuned, tmp_path):
     assert first == again
 
 
+def test_its_config_or_its_weights_are_enough_to_evaluate_it_and_to_look_at_it(finetuned, root, tmp_path):
+    folder, _ = finetuned
+    ways = {
+        "config": (["--config", folder / "config.yaml"], []),
+        "weights": (["--data", root], ["MODEL.WEIGHTS", folder / "model_best.pth"]),
+    }
+    found = []
+    for name, (before, behind) in ways.items():
+        options = [*behind, "OUTPUT_DIR", tmp_path / name, "TEST.REPORT", "False"]
+        status, output = run(tmp_path, "train_net.py", *before, "--eval-only", *options)
+        assert status == 0 and f"Loading from {folder}/model_best.pth" in output, output
+        found.append((tmp_path / name / "inference" / "coco_instances_results.json").read_text())
+        look = ("visualize.py", *before, "--output", tmp_path / "pictures", "--num", 1, "--attention", 0, *behind)
+        status, output = run(tmp_path, *look)
+        assert status == 0 and "at a glance: overview.png, curves.png" in output, output
+    assert found[0] == found[1] and "score" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        (["train_net.py"], "--config is missing"),
+        (["train_net.py", "--eval-only"], "there is no model: give --config FILE, or MODEL.WEIGHTS"),
+        (["visualize.py", "--output", "pictures"], "there is no model: give --config FILE, or MODEL.WEIGHTS"),
+        (["visualize.py", "--output", "pictures", "MODEL.WEIGHTS"], "there are no pictures: give --data FOLDER"),
+    ],
+    ids=["train", "evaluate", "look", "look_at_what"],
+)
+def test_a_missing_model_or_dataset_is_told(trained, tmp_path, command, missing):
+    status, output = run(tmp_path, *command, *([trained] if command[-1] == "MODEL.WEIGHTS" else []))
+    assert status == 1 and f"error: {missing}" in output and "Traceback" not in output
+
+
 def test_a_folder_that_holds_a_training_is_left_alone_and_continued_when_asked(finetuned, root, trained, tmp_path):
     folder, _ = finetuned
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
