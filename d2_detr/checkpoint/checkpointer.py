@@ -82,8 +82,8 @@ class DetrCheckpointer(DetectionCheckpointer):
         )  # fmt: skip
 
     def save(self, name: str, **kwargs: object) -> None:
-        """Write a checkpoint that a run can go on from; that of the best model is to be used alone, and has no optimizer,
-        which would triple its size."""
+        """Write a checkpoint that a run can go on from. That of the best model is only to be used: it does without the
+        optimizer, which would triple its size."""
         if not self.save_dir or not self.save_to_disk:
             return
         content = {"model": self.weights(), **kwargs}

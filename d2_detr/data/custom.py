@@ -93,7 +93,8 @@ def _read(layout: Layout, name: str) -> CocoFile:
     split, files = layout.splits[name], coco_files(layout)
     if name not in files:
         raise FileNotFoundError(
-            f"{split.annotations}: no such file; {layout.root} has the layout `{layout.name}`, and lacks this split"
+            f"{split.annotations}: no such file; {layout.root} has the layout `{layout.name}`, and lacks this split; "
+            "tools/split_coco.py makes both of one annotation file"
         )
     return _read_unchanged(files[name], split, file_state(files[name]))
 

@@ -46,10 +46,9 @@ class DetrDatasetMapper:
         self.crop_augmentations = crop_augmentations
         self.image_format = image_format
         self.mask_format = mask_format
-        logger.info(
-            "Augmentations in %s: %s%s", "training" if is_train else "inference", augmentations,
-            f", or in half of the cases {crop_augmentations}" if crop_augmentations else "",
-        )  # fmt: skip
+        if is_train:  # every evaluation has a mapper of its own
+            also = f", or in half of the cases {crop_augmentations}" if crop_augmentations else ""
+            logger.info("Augmentations: %s%s", augmentations, also)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True, *, with_truth: bool | None = None) -> dict:

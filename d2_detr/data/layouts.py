@@ -93,7 +93,8 @@ def find_layout(root: Path) -> Layout:
     layouts = ", ".join(f"`{name}` ({_described(places)})" for name, places in LAYOUTS.items())
     raise FileNotFoundError(
         f"{root / LAYOUTS['custom'][TRAIN].annotations[0]}: no such file, nor annotations of another layout; a dataset "
-        f"of your own lies in one folder as {layouts}; {root} {_content(root)}"
+        f"of your own lies in one folder as {layouts}; tools/split_coco.py makes the first of one annotation file; "
+        f"{root} {_content(root)}"
     )
 
 

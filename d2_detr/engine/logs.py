@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from detectron2.utils import comm
@@ -31,16 +32,24 @@ def start_logs(output_dir: str) -> None:
 
 @contextmanager
 def console_spared() -> Iterator[None]:
-    """What Detectron2 logs meanwhile goes to its file alone, but for warnings: environment, config and model are 500
-    lines, behind which nobody would see the class table."""
-    levels = {handler: handler.level for handler in logging.getLogger("detectron2").handlers if in_console(handler)}
-    for handler in levels:
-        handler.setLevel(logging.WARNING)
+    """What Detectron2 logs and pycocotools prints meanwhile goes to the file alone, but for warnings and the progress
+    of an evaluation: environment, config and model are 500 lines, behind which nobody would see the class table."""
+    handlers = [handler for handler in logging.getLogger("detectron2").handlers if in_console(handler)]
+    for handler in handlers:
+        handler.addFilter(_matters)
+    printed = io.StringIO()
     try:
-        yield
+        with redirect_stdout(printed):
+            yield
     finally:
-        for handler, level in levels.items():
-            handler.setLevel(level)
+        for handler in handlers:
+            handler.removeFilter(_matters)
+        if text := printed.getvalue().strip():
+            file_logger().info(text)
+
+
+def _matters(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or record.getMessage().startswith("Inference done")
 
 
 def file_logger() -> logging.Logger:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 
 from tqdm import tqdm
@@ -15,14 +15,19 @@ from d2_detr.engine.logs import in_console
 from d2_detr.evaluation.losses import SHOWN
 
 from detectron2.engine import HookBase
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 
 logger = logging.getLogger(__name__)
 
 # What the moving line has room for.
 SHOWN_IN_TERMINAL = {
-    "loss": "total_loss", "val": "validation/total_loss", "AP": "bbox/AP", "mask AP": "segm/AP",
-    "PQ": "panoptic_seg/PQ",
+    "loss": "total_loss", "class_error": "class_error", "val": "validation/total_loss", "AP": "bbox/AP",
+    "mask AP": "segm/AP", "PQ": "panoptic_seg/PQ",
+}  # fmt: skip
+SHOWN_OF_EVALUATION = {
+    "AP": "bbox/AP", "AP50": "bbox/AP50", "mask AP": "segm/AP", "mask AP50": "segm/AP50", "PQ": "panoptic_seg/PQ",
+    **{name: f"validation/{name}" for name in ("total_loss", "class_error", "cardinality_error")},
 }  # fmt: skip
 WINDOW = 20  # iterations that a figure is the median of
 
@@ -87,15 +92,28 @@ class ProgressBar(HookBase):
         storage = self.trainer.storage
         known = {}
         for short, metric in SHOWN_IN_TERMINAL.items():
-            # Of several test sets each has its name in front; one of them is shown.
-            same = [n for n in storage.histories() if n == metric or ("/" in metric and n.endswith(f"/{metric}"))]
-            known.update((short, name) for name in same[:1])
+            known.update((short, name) for name in _of_first_set(metric, storage.histories()))
         # What an evaluation measured has no median over the last iterations.
         values = {s: storage.history(n).latest() if "/" in n else _median(storage, n) for s, n in known.items()}
         self._bar.set_postfix({short: f"{value:.3g}" for short, value in values.items()}, refresh=False)
 
     def after_train(self) -> None:
         self._open.close()
+
+
+def evaluation_line(results: Mapping) -> str:
+    """What an evaluation found, in a line: `results` are those of DefaultTrainer.test."""
+    found = flatten_results_dict(results)
+    parts = [
+        f"{short} {found[name]:.4g}"
+        for short, metric in SHOWN_OF_EVALUATION.items() for name in _of_first_set(metric, found)
+    ]  # fmt: skip
+    return "  ".join(parts) or "nothing to measure"
+
+
+def _of_first_set(metric: str, found: Iterable[str]) -> list[str]:
+    """The name of a metric among those found, if it is there: of several test sets each has its name in front."""
+    return [name for name in found if name == metric or ("/" in metric and name.endswith(f"/{metric}"))][:1]
 
 
 def in_terminal() -> bool:

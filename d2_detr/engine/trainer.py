@@ -21,7 +21,13 @@ from d2_detr.engine.ema import Ema
 from d2_detr.engine.keep_best import KeepBest, KeepLast, best_metric
 from d2_detr.engine.logs import console_spared, file_logger
 from d2_detr.engine.optimizer import build_optimizer
-from d2_detr.engine.progress import ProgressBar, ProgressPrinter, WriteEvaluations, in_terminal
+from d2_detr.engine.progress import (
+    ProgressBar,
+    ProgressPrinter,
+    WriteEvaluations,
+    evaluation_line,
+    in_terminal,
+)
 from d2_detr.engine.report import write_report
 from d2_detr.evaluation.coco import KnownClassesEvaluator
 from d2_detr.evaluation.losses import LossEvaluator
@@ -149,9 +155,14 @@ class Trainer(DefaultTrainer):
         return [timer, self.ema, *found[:writer], *evaluation, *found[writer:], *behind]
 
     def _evaluate(self) -> dict:
-        with self.ema.applied() if self.ema else nullcontext():
+        """One line on the console, and for the last evaluation the tables."""
+        is_last = self.iter + 1 >= self.max_iter
+        with self.ema.applied() if self.ema else nullcontext(), nullcontext() if is_last else console_spared():
             share_buffers(self.model)
             self._last_eval_results = self.test(self.cfg, self.model)
+        if comm.is_main_process():
+            done = min(self.iter + 1, self.max_iter)
+            logger.info("Evaluation at iteration %d: %s", done, evaluation_line(self._last_eval_results))
         return self._last_eval_results
 
     def run_step(self) -> None:

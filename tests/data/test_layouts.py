@@ -197,7 +197,8 @@ def test_validation_alone_is_enough_to_evaluate(layout, tmp_path):
     assert dataset_classes(VAL) == NAMES and dataset_label_map(VAL).ids == IDS[layout]
     with pytest.raises(FileNotFoundError) as error:
         DatasetCatalog.get(TRAIN)
-    assert str(error.value) == f"{missing}: no such file; {root} has the layout `{layout}`, and lacks this split"
+    lacking = f"{missing}: no such file; {root} has the layout `{layout}`, and lacks this split"
+    assert str(error.value) == f"{lacking}; tools/split_coco.py makes both of one annotation file"
 
 
 @pytest.mark.parametrize("layout", DRAWN)

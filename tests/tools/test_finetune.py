@@ -58,7 +58,13 @@ def test_one_line_trains_evaluates_and_reports(finetuned):
     folder, output = finetuned
     assert "has the layout `custom`" in output and re.search(r"20 +2 +triangle", output)
     assert "Epochs: 2 of 6 pictures, 2 at a time, so 6 iterations; learning rate 0.0001, lowered at 5" in output
-    assert output.count("copypaste: Task: bbox") == 2, "an evaluation for each epoch"
+    evaluations = re.findall(r"Evaluation at iteration (\d): AP [\d.]+  AP50 .*total_loss .*class_error", output)
+    assert evaluations == ["3", "6"], "one for each epoch"
+    assert output.count("copypaste: Task: bbox") == output.count("Average Precision  (AP) @[ IoU=0.50 ") == 1, (
+        "the last"
+    )
+    log = (folder / "log.txt").read_text()
+    assert log.count("copypaste: Task: bbox") == 2 and "Average Precision  (AP) @[ IoU=0.50 " in log
     assert {"report.html", "model_best.pth", "model_final.pth", "metrics.json"} <= {p.name for p in folder.iterdir()}
     assert re.search(
         rf"To use: python tools/predict.py --weights {folder}/model_best.pth .* --threshold 0\.\d\d$", output, re.M
