@@ -114,6 +114,10 @@ class DetrCheckpointer(DetectionCheckpointer):
         self._compare_names(filename, metadata.label_map)
         return checkpoint | {"model": fit.state_dict}
 
+    def _log_incompatible_keys(self, incompatible) -> None:
+        """fvcore's, without the names of what is missing: _load_file has told of it."""
+        super()._log_incompatible_keys(incompatible._replace(missing_keys=[]))
+
     def _compare_names(self, filename: str, label_map: LabelMap | None) -> None:
         ours, theirs = (m.names if m else () for m in (self.label_map, label_map))
         if ours and theirs and len(ours) == len(theirs) and ours != theirs:

@@ -77,6 +77,9 @@ def finetune_config(
     for section in SECTIONS:
         cfg[section] = model[section]
     cfg.merge_from_list([part for pair in task.items() for part in pair])
+    # As DETR has it: statistics of a few pictures are not those of the whole dataset, by which evaluations go.
+    if cfg.MODEL.RESNETS.NORM == "BN":
+        cfg.MODEL.RESNETS.NORM = "FrozenBN"
     cfg.OUTPUT_DIR = str(output_dir)
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
     cfg.SOLVER.MAX_EPOCHS = epochs

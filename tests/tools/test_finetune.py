@@ -79,6 +79,7 @@ def test_model_and_pictures_are_those_of_the_weights_and_the_task_is_that_of_the
     assert cfg["MODEL"]["DETR"]["HIDDEN_DIM"] == 128 and cfg["MODEL"]["RESNETS"]["DEPTH"] == 18
     assert cfg["INPUT"]["MAX_SIZE_TRAIN"] == 192 and cfg["MODEL"]["DETR"]["NUM_CLASSES"] == 3
     assert cfg["MODEL"]["WEIGHTS"] == str(trained)
+    assert cfg["MODEL"]["RESNETS"]["NORM"] == "FrozenBN", "though the weights were trained with statistics of their own"
     assert cfg["SOLVER"]["BASE_LR"] == learning_rate(2)
     assert (cfg["SOLVER"]["STEPS"], cfg["TEST"]["EVAL_PERIOD"]) == ([5], 3)
 
