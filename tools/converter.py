@@ -2,7 +2,7 @@
 
 python tools/converter.py --source_model detr://r50 --inspect
 python tools/converter.py --source_model detr-r50-e632da11.pth --output_model detr_r50.pth
-python tools/converter.py --source_model outputs/model_final.pth --to hf --output_model my_detr
+python tools/converter.py --source_model outputs/mine/model_best.pth --to hf --output_model my_detr
 
 The source is recognised by the names of its tensors: a file (.pth, .bin, .safetensors), a folder of Hugging Face's, an
 https address, or the name of a published model (detr://r50). MODEL.WEIGHTS takes all of them as they are, too.

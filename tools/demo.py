@@ -24,9 +24,9 @@ def main() -> None:
     name = "balloon_drawn" if source == "drawn" else "balloon"
     output = Path("outputs") / f"demo_{name}"
     config = ["--config", f"detr_compact_{name}.yaml"]
-    pretrained = Path("outputs/demo_balloon_drawn/model_final.pth")
+    pretrained = Path("outputs/demo_balloon_drawn/model_best.pth")
     start_from = ["MODEL.WEIGHTS", str(pretrained)] if source != "drawn" and pretrained.is_file() else []
-    weights = ["MODEL.WEIGHTS", str(output / "model_final.pth")]
+    weights = ["MODEL.WEIGHTS", str(output / "model_best.pth")]
     commands = [
         ["tools/prepare_balloon.py", "--source", source],
         ["tools/train_net.py", *config, "--resume", "OUTPUT_DIR", str(output), *start_from],
@@ -42,7 +42,7 @@ def main() -> None:
 def summarise(name: str, output: Path, commands: list[list[str]], seconds: float) -> None:
     folder = balloon.datasets_folder() / name
     train, val = ("{} pictures with {} balloons".format(*balloon.count(folder, split)) for split in balloon.SPLITS)
-    results = [line for line in read_metrics(output / "metrics.json") if "bbox/AP" in line][-1]
+    results = max(read_metrics(output / "metrics.json"), key=lambda line: line.get("bbox/AP", -1))
     kind = "drawn" if name == "balloon_drawn" else "photographs"
     print(
         f"""
@@ -50,7 +50,7 @@ Done in {seconds / 60:.1f} minutes.
   data        {kind}: {train} to train, {val} to validate
   result      AP {results["bbox/AP"]:.1f}, AP50 {results["bbox/AP50"]:.1f} (of 100) on the validation pictures
   look at     {output}/report.html in a browser, {output}/pictures/overview.png (truth and predictions)
-  model       {output}/model_final.pth, for tools/predict.py; its config {output}/config.yaml
+  model       {output}/model_best.pth, for tools/predict.py; its config {output}/config.yaml
 What ran, to copy:"""
     )
     for command in commands:

@@ -1,6 +1,6 @@
 """Find objects in pictures with a trained model, and write the pictures with them and predictions.json.
 
-python tools/predict.py --weights outputs/mine/model_final.pth --input photos --output found
+python tools/predict.py --weights outputs/mine/model_best.pth --input photos --output found
 python tools/predict.py --weights detr://r50 --input 'photos/**/*.jpg' cat.png --output found --threshold 0.9
 
 The checkpoint is enough, whatever its layout: no config, no data set. predictions.json is in COCO's results format. Of
@@ -52,13 +52,18 @@ def main() -> None:
 
 def summary(found: list[dict], num_pictures: int, threshold: float) -> str:
     if not found:
-        return f"Nothing in {num_pictures} pictures has a score of {threshold} or more; try a lower --threshold."
+        looked_at = _counted(num_pictures, "picture")
+        return f"Nothing in {looked_at} has a score of {threshold} or more; try a lower --threshold."
     objects = Counter(entry["category_name"] for entry in found)
     with_any = Counter(name for name, _ in {(entry["category_name"], entry["image_id"]) for entry in found})
     rows = [(name, number, with_any[name]) for name, number in objects.most_common()]
     table = tabulate(rows, ("class", "objects", "in pictures"), tablefmt="simple")
     num_with_any = len({entry["image_id"] for entry in found})
-    return f"{table}\n{len(found)} objects in {num_with_any} of {num_pictures} pictures"
+    return f"{table}\n{_counted(len(found), 'object')} in {num_with_any} of {_counted(num_pictures, 'picture')}"
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 if __name__ == "__main__":

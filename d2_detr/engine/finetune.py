@@ -73,6 +73,7 @@ def finetune_config(
     _check(epochs=epochs, batch_size=batch_size, lr=lr, lr_backbone=lr_backbone or 0)
     cfg = load_config(RECIPES[masks], [], str(data))
     task = {key: reduce(getitem, key.split("."), cfg) for key in OF_THE_TASK}
+    merge_options(cfg.clone(), opts)  # a mistake shows before anything is downloaded
     model, _ = config_of(str(weights) or cfg.MODEL.WEIGHTS, to_train=True)
     for section in SECTIONS:
         cfg[section] = model[section]

@@ -22,7 +22,7 @@ from detectron2.data import transforms as T
 class Predictor:
     """A trained DETR, from its checkpoint alone.
 
-    predictor = Predictor("model_final.pth")
+    predictor = Predictor("model_best.pth")
     found = predictor("cat.jpg")
     print(found.names, found.boxes_xyxy)
     found.draw("found.png")

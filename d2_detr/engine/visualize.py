@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from d2_detr.visualization.predictions import Comparison, View, save_comparisons
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
+
+logger = logging.getLogger(__name__)
 
 OVERVIEW_VIEWS = 6  # beside each other
 
@@ -117,6 +120,8 @@ def _write_comparisons(
         comparison = Comparison(Path(record["file_name"]).name, picture, [truth, *found(record, picture)])
         save_comparisons([comparison], output / f"{stems[record['file_name']]}.png")
         comparisons.append(comparison)
+    if not any(len(view.objects.classes) for comparison in comparisons for view in comparison.views[1:]):
+        logger.warning("Nothing is found in these pictures with a score as high as the threshold; try a lower one")
     overview = output / "overview.png"
     views = len(comparisons[0].views)
     save_comparisons(comparisons, overview, columns=max(1, OVERVIEW_VIEWS // views))

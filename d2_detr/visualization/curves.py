@@ -68,6 +68,8 @@ def save_curves(runs: Runs, path: Path) -> None:
         axes.set_axis_off()
     for axes, title in zip(grid, titles, strict=False):
         draw_panel(axes, title, runs)
+    if len(runs) > 1:
+        _one_legend(figure)
     save_png(figure, path)
 
 
@@ -87,6 +89,8 @@ def draw_panel(axes: Axes, title: str, runs: Runs) -> None:
             _draw(axes, metrics, name, ", ".join(of_metric) or "training", f"C{number}", line)
             _draw(axes, metrics, f"validation/{name}", ", ".join([*of_run, "validation"]), f"C{number}", VALIDATION)
     _finish(axes, title)
+    if len(runs) == 1 and len(axes.lines) > 1:
+        axes.legend(fontsize=7, loc="best")
 
 
 def _draw(axes: Axes, metrics: Sequence[dict], name: str, label: str, colour: str, line: object) -> None:
@@ -103,5 +107,11 @@ def _finish(axes: Axes, title: str) -> None:
     axes.set_xlim(left=0)
     axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     axes.grid(alpha=0.3)
-    if len(axes.lines) > 1:
-        axes.legend(fontsize=7, loc="best")
+
+
+def _one_legend(figure: Figure) -> None:
+    """Below the panels: the names of several runs would cover the lines of each."""
+    labelled = {line.get_label(): line for axes in figure.axes for line in axes.lines}
+    labels = sorted(labelled)
+    columns = math.ceil(len(labels) / max(1, round(len(labels) / 4)))
+    figure.legend([labelled[label] for label in labels], labels, fontsize=8, ncols=columns, loc="outside lower center")
