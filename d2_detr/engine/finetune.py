@@ -27,6 +27,9 @@ OF_THE_TASK = (
     "MODEL.MASK_ON", "MODEL.DETR.NUM_CLASSES", "MODEL.DETR.SCORE_THRESH_TEST", "MODEL.DETR.PANOPTIC_ON",
     "MODEL.DETR.STUFF_CLASSES", "INPUT.MASK_FORMAT",
 )  # fmt: skip
+# Statistics of a few pictures are not those of the whole dataset, by which evaluations go: with 2 pictures the compact
+# model, whose batch norms are trained, comes to an AP of 13 with them frozen, as in DETR, and of 4 without.
+SMALLEST_BATCH_OF_BN = 16
 PUBLISHED_BATCHES = (2, 64)  # the smallest, of people's fine-tunings, and the largest, of the paper
 
 
@@ -78,8 +81,7 @@ def finetune_config(
     for section in SECTIONS:
         cfg[section] = model[section]
     cfg.merge_from_list([part for pair in task.items() for part in pair])
-    # As DETR has it: statistics of a few pictures are not those of the whole dataset, by which evaluations go.
-    if cfg.MODEL.RESNETS.NORM == "BN":
+    if cfg.MODEL.RESNETS.NORM == "BN" and batch_size < SMALLEST_BATCH_OF_BN:
         cfg.MODEL.RESNETS.NORM = "FrozenBN"
     cfg.OUTPUT_DIR = str(output_dir)
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
