@@ -64,7 +64,7 @@ def new_config(args: argparse.Namespace):
     given = [part for key in NATIVE_KEYS.values() if (value := vars(args)[key]) for part in (key, value)]
     return finetune_config(
         args.data, args.weights or args.resume or "", epochs=args.epochs, output_dir=args.output_dir,
-        batch_size=args.batch_size * group_size(args.num_gpus), lr=args.lr, lr_backbone=args.lr_backbone,
+        batch_size=args.batch_size, num_processes=group_size(args.num_gpus), lr=args.lr, lr_backbone=args.lr_backbone,
         lr_drop=args.lr_drop, masks=args.masks, opts=[*given, *args.opts],
     )  # fmt: skip
 

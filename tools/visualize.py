@@ -53,7 +53,8 @@ def main() -> None:
         written = compare(cfg, args.compare, args.output, opts=args.opts, **shown)
     else:
         written = visualize(cfg, args.output, attention=args.attention, points=args.point or POINTS, **shown)
-    print(f"written to {args.output}, at a glance: {', '.join(path.name for path in written)}")
+    looked_at = " and ".join(args.compare or [cfg.MODEL.WEIGHTS])
+    print(f"{looked_at}: written to {args.output}, at a glance: {', '.join(path.name for path in written)}")
     if args.show:
         show_in_windows(written)
 

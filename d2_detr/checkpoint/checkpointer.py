@@ -55,6 +55,7 @@ class DetrCheckpointer(DetectionCheckpointer):
         self.config = config
         self.new_parts = new_parts
         self.weights = self.model.state_dict  # what is saved as the model
+        self.saved_last = ""  # name of the newest file of this run that it can go on from
 
     def load(self, path: str, *args: object, **kwargs: object) -> dict[str, Any]:
         """Load from a path, an https address, or a published name (see weights.py); "" loads nothing.
@@ -99,6 +100,7 @@ class DetrCheckpointer(DetectionCheckpointer):
             torch.save(content, temporary)
         if name != BEST:
             self.tag_last_checkpoint(path.name)
+            self.saved_last = path.name
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         with replacing(Path(self.save_dir) / "last_checkpoint") as temporary:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from d2_detr.checkpoint.architecture import Architecture, MaskSizes, architecture_of
 from d2_detr.checkpoint.class_head import LabelMap, UndecidedRows, read_head
 from d2_detr.checkpoint.convert import CLASS_HEAD, checked
-from d2_detr.checkpoint.layouts import MASK_PARTS, Format, StateDict, detect_format, from_common, to_common
+from d2_detr.checkpoint.layouts import BODY, MASK_PARTS, Format, StateDict, detect_format, from_common, to_common
 from d2_detr.errors import InputError
 
 QUERIES = "query_embed.weight"
@@ -59,6 +59,7 @@ def fitted(state_dict: StateDict, model: StateDict, label_map: LabelMap | None =
         common, report = checked(state_dict, format)
         fit = Fit(common, [str(report)])
     if format is Format.IMAGENET:
+        _check_backbone(common, ours)
         fit.left_out["detector"] = "of the backbone alone: the rest of DETR starts anew"
     else:
         theirs, needed = architecture_of(common), architecture_of(ours)
@@ -67,8 +68,6 @@ def fitted(state_dict: StateDict, model: StateDict, label_map: LabelMap | None =
         _fit_class_head(fit, format, len(ours[CLASS_HEAD[1]]) - 1, label_map)
         _fit_queries(fit, ours)
         _note_missing(fit, ours)
-    if not any(name in ours and ours[name].shape == tensor.shape for name, tensor in fit.state_dict.items()):
-        raise InputError("nothing of it fits the model: is it the checkpoint of another backbone?")
     detectron2_backbone = any(name.startswith("detr.backbone.0.stem.") for name in model)
     fit.state_dict = from_common(fit.state_dict, Format.PLUGIN, detectron2_backbone=detectron2_backbone)
     return fit
@@ -87,6 +86,15 @@ def _compare(theirs: Architecture | MaskSizes, ours: Architecture | MaskSizes, k
         raise InputError(
             f"of a DETR of other sizes: {'; '.join(pairs)}. Take the config that it was trained with, or set "
             + ", ".join(keys[name] for name in different)
+        )
+
+
+def _check_backbone(common: StateDict, ours: StateDict) -> None:
+    needed = {name: t.shape for name, t in ours.items() if name.startswith(BODY) and "num_batches" not in name}
+    if other := [name for name, shape in needed.items() if name not in common or common[name].shape != shape]:
+        raise InputError(
+            f"{len(other)} tensors of the backbone are missing or of another shape, as {other[0]}: of another ResNet "
+            "than MODEL.RESNETS.DEPTH says?"
         )
 
 

@@ -23,11 +23,10 @@ AUXILIARY_LOSS = (
     "not, and detections differ from those there"
 )
 DEFAULT_TEST_SIZES = (800, 1333)  # of the published models
-# DETR's resizing and normalisation, for AutoImageProcessor; `size` besides.
+# DETR's normalisation, for AutoImageProcessor; the resizing besides.
 _PROCESSING = {
     "image_processor_type": "DetrImageProcessor",
     "format": "coco_detection",
-    "do_resize": True,
     "do_rescale": True,
     "do_normalize": True,
     "image_mean": [0.485, 0.456, 0.406],
@@ -70,6 +69,8 @@ def _read(path: Path) -> dict[str, Any]:
 def test_sizes_of(processor: dict[str, Any]) -> tuple[int, int] | None:
     """Short and longest edge of pictures, as processors of DETR have them; None where they resize otherwise."""
     size = processor.get("size")
+    if processor.get("do_resize") is False:
+        return 0, DEFAULT_TEST_SIZES[1]
     if isinstance(size, int):  # as transformers had it before 4.27
         size = {"shortest_edge": size, "longest_edge": processor.get("max_size")}
     edges = (size.get("shortest_edge"), size.get("longest_edge")) if isinstance(size, dict) else ()
@@ -106,8 +107,9 @@ def write_folder(
     if architecture.depth is None or architecture.stages < 4:
         raise InputError(f"Hugging Face's DETR takes a whole ResNet; this backbone is {architecture.backbone}")
     write_json(_config(architecture, label_map, num_heads, dilation), folder / CONFIG)
-    size = dict(zip(("shortest_edge", "longest_edge"), test_sizes, strict=True))
-    write_json(_PROCESSING | {"size": size}, folder / PROCESSOR)
+    resize = bool(test_sizes[0])  # 0 is Detectron2's word for pictures as they are
+    size = dict(zip(("shortest_edge", "longest_edge"), test_sizes if resize else DEFAULT_TEST_SIZES, strict=True))
+    write_json(_PROCESSING | {"do_resize": resize, "size": size}, folder / PROCESSOR)
     with replacing(folder / WEIGHTS) as temporary:
         save_file(state_dict, temporary, metadata={"format": "pt"})
 

@@ -17,6 +17,8 @@ from d2_detr.errors import InputError
 
 # Native DETR stores its command line beside the weights. A Namespace is a plain holder of values.
 torch.serialization.add_safe_globals([argparse.Namespace])
+# What this project writes as JSON into the header of a safetensors file.
+_OURS = {"label_map": dict, "config": str}
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -71,4 +73,13 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         model = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    return {"model": model} | {key: json.loads(metadata[key]) for key in ("label_map", "config") if key in metadata}
+    return {"model": model} | {key: value for key, kind in _OURS.items() if (value := _stored(metadata, key, kind))}
+
+
+def _stored(metadata: dict[str, str], key: str, kind: type) -> Any:
+    """What this project wrote under a key; None where somebody else did."""
+    try:
+        value = json.loads(metadata.get(key, "null"))
+    except json.JSONDecodeError:
+        return None
+    return value if isinstance(value, kind) else None

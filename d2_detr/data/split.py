@@ -12,7 +12,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from d2_detr.data.coco import CocoFile
-from d2_detr.data.layouts import LAYOUTS, VAL
+from d2_detr.data.layouts import LAYOUTS, TRAIN, VAL
 from d2_detr.errors import InputError
 from d2_detr.files import replacing, write_json
 
@@ -36,8 +36,8 @@ def write_split(
         Each part by the name of its dataset.
 
     Raises:
-        InputError: a picture is missing, or two are the same file; or there is something else where one is to be
-            written, which is left as it is.
+        InputError: a picture is missing, or two are the same file; the classes have one picture each, so that none is
+            left for validation; or there is a dataset, or something else in the place of a picture. Nothing is written.
     """
     if not 0 < val_share < 1:
         raise InputError(f"validation share {val_share}: expected a number between 0 and 1, such as 0.2")
@@ -47,13 +47,20 @@ def write_split(
     for annotation in coco.annotations:
         classes[annotation["image_id"]].add(annotation["category_id"])
     chosen = stratified([found or {NOTHING} for found in classes.values()], val_share, seed)
+    if not chosen:
+        raise InputError(
+            f"{coco.path}: {len(sources)} pictures are too few for two parts, with classes of one picture each"
+        )
+    places = {i: LAYOUTS["custom"][VAL if i in chosen else TRAIN] for i in range(len(sources))}
+    targets = [output / places[i].pictures[0] / name for i, name in enumerate(names)]
+    _check_free([output / place.annotations[0] for place in LAYOUTS["custom"].values()], sources, targets)
+    for source, target in zip(sources, targets, strict=True):
+        _place(source, target)
     parts = {}
     for split, place in LAYOUTS["custom"].items():
-        members = [i for i in range(len(sources)) if (i in chosen) == (split == VAL)]
-        for i in members:
-            _place(sources[i], output / place.pictures[0] / names[i])
-        parts[split] = _part(coco, [coco.images[i] | {"file_name": names[i]} for i in members])
-        write_json(parts[split].as_json(), output / place.annotations[0], overwrite=False)
+        images = [coco.images[i] | {"file_name": names[i]} for i in places if places[i] is place]
+        parts[split] = _part(coco, images)
+        write_json(parts[split].as_json(), output / place.annotations[0])
     return parts
 
 
@@ -61,8 +68,8 @@ def stratified(classes: Sequence[set[Hashable]], share: float, seed: int) -> set
     """Which of the pictures, given by the classes in each, are for validation.
 
     Both parts get their shares of the pictures of every class, the rarest first, as nearly as pictures of several
-    classes allow: iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011). Of two pictures of a class each
-    gets one; a single one is for training.
+    classes allow: iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011). The only picture of a class is for
+    training; of few at least one is wanted for each part.
     """
     order = random.Random(seed).sample(range(len(classes)), len(classes))
     counts = Counter(name for found in classes for name in found)
@@ -70,7 +77,7 @@ def stratified(classes: Sequence[set[Hashable]], share: float, seed: int) -> set
     wanted_in_all, left, chosen = share * len(classes), dict.fromkeys(order), set()
     while left:
         remaining = Counter(name for i in left for name in classes[i])
-        rarest = min(remaining, key=lambda name: (remaining[name], str(name)))
+        rarest = min(remaining, key=lambda name: (remaining[name], counts[name], str(name)))
         for i in [i for i in left if rarest in classes[i]]:
             # Training wants what remains beyond the wishes of validation; whoever wants more gets it.
             if (wanted[rarest] - remaining[rarest] / 2, wanted_in_all - len(left) / 2) > (0, 0):
@@ -108,11 +115,17 @@ def _names(sources: Sequence[Path], coco: CocoFile) -> list[str]:
     return names
 
 
+def _check_free(annotations: Sequence[Path], sources: Sequence[Path], targets: Sequence[Path]) -> None:
+    if there := [path for path in annotations if path.exists()]:
+        raise InputError(f"{there[0]} is there already; choose another --output")
+    for source, target in zip(sources, targets, strict=True):
+        if target.exists() and not filecmp.cmp(source, target, shallow=False):
+            raise InputError(f"{target} is there already, and another picture than {source}; choose another --output")
+
+
 def _place(source: Path, target: Path) -> None:
-    if target.exists():
-        if target.samefile(source) or filecmp.cmp(source, target, shallow=False):
-            return
-        raise InputError(f"{target} is there already, and another picture than {source}; choose another --output")
+    if target.exists():  # from a run that was interrupted
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source.resolve(), target)

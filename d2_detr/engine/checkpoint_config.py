@@ -21,8 +21,9 @@ from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.checkpoint.weights import local_weights
 from d2_detr.checkpoint.write import DEFAULT_HEADS
 from d2_detr.config import config_path
-from d2_detr.engine.setup import load_config, merge_options
+from d2_detr.engine.setup import load_config
 from d2_detr.errors import InputError, naming
+from d2_detr.modeling.backbone import DEPTHS, build_torchvision_resnet_backbone
 
 from detectron2.config import CfgNode
 
@@ -59,8 +60,8 @@ def config_of(weights: str, opts: Sequence[str] = (), *, to_train: bool = False)
 def load_trained_config(config_file: str, opts: Sequence[str], data: str = "") -> CfgNode:
     """The config for a trained model at work on a dataset: that of load_config, or of the checkpoint without a file.
 
-    Where `opts` do not name MODEL.WEIGHTS, and the file is the config.yaml of a training, its best model is meant: the
-    file itself names the weights that the training began with.
+    Where `opts` do not name MODEL.WEIGHTS, and the file is the config.yaml of a training, its best model is meant, or
+    the last where none is the best: the file itself names the weights that the training began with.
 
     Raises:
         InputError: nothing says which model, or which data.
@@ -68,22 +69,27 @@ def load_trained_config(config_file: str, opts: Sequence[str], data: str = "") -
     """
     weights = dict(zip(opts[::2], opts[1::2], strict=False)).get("MODEL.WEIGHTS")
     if config_file:
-        best = config_path(config_file).parent / f"{BEST}.pth"
-        of_training = ["MODEL.WEIGHTS", str(best)] if not weights and best.is_file() else []
-        cfg = load_config(config_file, [*of_training, *opts], data)
+        cfg = load_config(config_file, [*([] if weights else _trained_beside(config_path(config_file))), *opts], data)
     elif weights:
-        model, _ = config_of(weights)
-        cfg = load_config("Base-DETR.yaml", ["MODEL.DETR.PANOPTIC_ON", model.MODEL.DETR.PANOPTIC_ON], data)
+        # The classes of other data are counted; a model of another number is refused.
+        counted = ["MODEL.DETR.NUM_CLASSES", -1, "MODEL.DETR.STUFF_CLASSES", ()] if data else []
+        model, _ = config_of(weights, [*counted, *opts])
+        cfg = load_config("Base-DETR.yaml", ["MODEL.DETR.PANOPTIC_ON", model.MODEL.DETR.PANOPTIC_ON, *opts], data)
+        model.MODEL.DEVICE = cfg.MODEL.DEVICE
         for section in SECTIONS:
             cfg[section] = model[section]
-        if data:  # its own classes are counted; a model of another number is refused
-            cfg.MODEL.DETR.NUM_CLASSES, cfg.MODEL.DETR.STUFF_CLASSES = -1, ()
-        merge_options(cfg, opts)
     else:
         raise InputError("there is no model: give --config FILE, or MODEL.WEIGHTS FILE at the end of the command")
     if not cfg.DATASETS.TEST:
         raise InputError("there are no pictures: give --data FOLDER, or DATASETS.TEST at the end of the command")
     return cfg
+
+
+def _trained_beside(config_file: Path) -> list[str]:
+    """MODEL.WEIGHTS as options, of the training that wrote the file, if it did and has come so far."""
+    models = [config_file.parent / f"{name}.pth" for name in (BEST, "model_final")]
+    found = next((path for path in models if path.is_file()), None)
+    return ["MODEL.WEIGHTS", str(found)] if found and config_file.name == "config.yaml" else []
 
 
 def metadata_to_write(
@@ -101,10 +107,14 @@ def metadata_to_write(
     if not known.config and architecture_of(common).depth is None:
         return replace(known, label_map=label_map)  # a backbone that no config here describes
     cfg, old_label_map = _described(checkpoint, file, opts, to_train=True)
-    if label_map is None or old_label_map is None or label_map.ids != old_label_map.ids:
+    if not (label_map and old_label_map and label_map.names == old_label_map.names):
         cfg.MODEL.DETR.PANOPTIC_ON, cfg.MODEL.DETR.STUFF_CLASSES = False, ()  # which were of the old classes
     cfg.MODEL.DETR.NUM_CLASSES = len(label_map) if label_map else -1
     cfg.MODEL.WEIGHTS = ""
+    resnets = cfg.MODEL.RESNETS
+    if not resnets.STRIDE_IN_1X1 and resnets.RES5_DILATION == 1 and resnets.DEPTH in DEPTHS:
+        # Detectron2's own ResNet is then torchvision's, under whose names the tensors are written.
+        cfg.MODEL.BACKBONE.NAME = build_torchvision_resnet_backbone.__name__
     model, sizes = cfg.MODEL, cfg.INPUT
     return Metadata(
         label_map,
@@ -141,7 +151,9 @@ def _described(
             cfg.MODEL.DETR.NUM_CLASSES = len(label_map)
         cfg.merge_from_list(list(opts))
     except (KeyError, ValueError, AssertionError) as error:
-        raise InputError(f"config of the checkpoint, with {' '.join(opts) or 'no options'}: {error}") from error
+        raise InputError(
+            f"config of the checkpoint, with {' '.join(map(str, opts)) or 'no options'}: {error}"
+        ) from error
     return cfg, label_map
 
 

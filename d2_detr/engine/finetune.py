@@ -34,7 +34,7 @@ PUBLISHED_BATCHES = (2, 64)  # the smallest, of people's fine-tunings, and the l
 
 
 def finetune(data: str | Path, weights: str | Path = "", **options: Any) -> dict:
-    """Fine-tune here, in this process. See finetune_config for the arguments.
+    """Fine-tune here, in this process. See finetune_config for the arguments, but num_processes.
 
     Returns:
         The last evaluation, as {"bbox": {"AP": ..., "AP50": ...}, ...}; all else lies in `output_dir`.
@@ -49,6 +49,7 @@ def finetune_config(
     epochs: float = 10,
     output_dir: str | Path = "outputs",
     batch_size: int = 2,
+    num_processes: int = 1,
     lr: float = 0,
     lr_backbone: float | None = None,
     lr_drop: float | None = None,
@@ -62,7 +63,7 @@ def finetune_config(
         weights: the trained model, whatever MODEL.WEIGHTS takes, as long as it is a whole DETR (its class head may be
             missing); "" takes the published one: detr://r50, or detr://r50-panoptic for masks.
         output_dir: folder for all that is written; one that holds a training is refused.
-        batch_size: pictures in an iteration, of all processes together.
+        batch_size: pictures in an iteration, of each of `num_processes`.
         lr: learning rate; 0 for that of the batch (see learning_rate).
         lr_backbone: that of the backbone; None for a tenth. 0 freezes it.
         lr_drop: epochs after which the rate falls to a tenth; None for four fifths of them.
@@ -74,6 +75,7 @@ def finetune_config(
             number that makes no sense, a key that does not exist.
     """
     _check(epochs=epochs, batch_size=batch_size, lr=lr, lr_backbone=lr_backbone or 0)
+    batch_of_all = batch_size * num_processes
     cfg = load_config(RECIPES[masks], [], str(data))
     task = {key: reduce(getitem, key.split("."), cfg) for key in OF_THE_TASK}
     merge_options(cfg.clone(), opts)  # a mistake shows before anything is downloaded
@@ -86,8 +88,8 @@ def finetune_config(
     cfg.OUTPUT_DIR = str(output_dir)
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
     cfg.SOLVER.MAX_EPOCHS = epochs
-    cfg.SOLVER.IMS_PER_BATCH = batch_size
-    cfg.SOLVER.BASE_LR = lr or learning_rate(batch_size)
+    cfg.SOLVER.IMS_PER_BATCH = batch_of_all
+    cfg.SOLVER.BASE_LR = lr or learning_rate(batch_of_all)
     if lr_backbone is not None:
         cfg.SOLVER.BACKBONE_MULTIPLIER = lr_backbone / cfg.SOLVER.BASE_LR
     if lr_drop is not None:

@@ -91,7 +91,7 @@ class KeepBest(HookBase):
 
 class KeepLast(HookBase):
     """Saves model_last.pth behind every evaluation, in place of the one before, so that an interrupted run goes on from
-    there; model_final.pth replaces it at the end. It belongs behind KeepBest."""
+    there. It goes where a newer checkpoint, as model_final.pth, has come. It belongs behind KeepBest."""
 
     def __init__(self, checkpointer: DetrCheckpointer, eval_period: int):
         self._checkpointer = checkpointer
@@ -103,9 +103,9 @@ class KeepLast(HookBase):
             self._checkpointer.save(LAST, iteration=self.trainer.iter)
 
     def after_train(self) -> None:
-        is_complete = self.trainer.iter >= self.trainer.max_iter or self.trainer.stopped
-        if is_complete and comm.is_main_process():
-            (Path(self._checkpointer.save_dir) / f"{LAST}.pth").unlink(missing_ok=True)
+        last = Path(self._checkpointer.save_dir) / f"{LAST}.pth"
+        if comm.is_main_process() and Path(self._checkpointer.get_checkpoint_file()).name != last.name:
+            last.unlink(missing_ok=True)
 
 
 def best_metric(cfg: CfgNode) -> str:

@@ -61,6 +61,11 @@ def group_size(num_processes: int) -> int:
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else num_processes
 
 
+def as_many_processes() -> list[str]:
+    """The option of a command that starts as many processes as there are now."""
+    return ["--num-gpus", str(comm.get_world_size())] if comm.get_world_size() > 1 else []
+
+
 def _check(num_processes: int, num_machines: int, machine_rank: int, dist_url: str, device: str) -> None:
     if num_processes < 1 or num_machines < 1:
         raise InputError(f"--num-gpus {num_processes} --num-machines {num_machines}: expected 1 or more")

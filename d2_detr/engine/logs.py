@@ -49,7 +49,7 @@ def console_spared() -> Iterator[None]:
 
 
 def _matters(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.WARNING or record.getMessage().startswith("Inference done")
+    return record.levelno >= logging.WARNING or str(record.msg).startswith("Inference done")
 
 
 def file_logger() -> logging.Logger:
@@ -61,4 +61,4 @@ def file_logger() -> logging.Logger:
 
 
 def in_console(handler: logging.Handler) -> bool:
-    return getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
+    return getattr(handler, "stream", None) in (sys.stdout, sys.stderr, sys.__stdout__)  # the last, where it is caught

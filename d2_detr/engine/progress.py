@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from tqdm import tqdm
@@ -92,7 +92,9 @@ class ProgressBar(HookBase):
         storage = self.trainer.storage
         known = {}
         for short, metric in SHOWN_IN_TERMINAL.items():
-            known.update((short, name) for name in _of_first_set(metric, storage.histories()))
+            # Of several test sets each has its name in front; one of them is shown.
+            same = [n for n in storage.histories() if n == metric or ("/" in metric and n.endswith(f"/{metric}"))]
+            known.update((short, name) for name in same[:1])
         # What an evaluation measured has no median over the last iterations.
         values = {s: storage.history(n).latest() if "/" in n else _median(storage, n) for s, n in known.items()}
         self._bar.set_postfix({short: f"{value:.3g}" for short, value in values.items()}, refresh=False)
@@ -102,18 +104,10 @@ class ProgressBar(HookBase):
 
 
 def evaluation_line(results: Mapping) -> str:
-    """What an evaluation found, in a line: `results` are those of DefaultTrainer.test."""
+    """What the evaluation of a test set found, in a line."""
     found = flatten_results_dict(results)
-    parts = [
-        f"{short} {found[name]:.4g}"
-        for short, metric in SHOWN_OF_EVALUATION.items() for name in _of_first_set(metric, found)
-    ]  # fmt: skip
+    parts = [f"{short} {found[name]:.4g}" for short, name in SHOWN_OF_EVALUATION.items() if name in found]
     return "  ".join(parts) or "nothing to measure"
-
-
-def _of_first_set(metric: str, found: Iterable[str]) -> list[str]:
-    """The name of a metric among those found, if it is there: of several test sets each has its name in front."""
-    return [name for name in found if name == metric or ("/" in metric and name.endswith(f"/{metric}"))][:1]
 
 
 def in_terminal() -> bool:

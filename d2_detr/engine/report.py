@@ -16,6 +16,7 @@ from d2_detr.data.classes import dataset_label_map, instances_of, names_of_rows
 from d2_detr.data.dataset_mapper import DetrDatasetMapper
 from d2_detr.engine.inference import look_into, pixels_of, spread
 from d2_detr.engine.judgement import Judged, Judgement, judge
+from d2_detr.engine.launch import as_many_processes
 from d2_detr.engine.objects import instances_found, objects_in
 from d2_detr.engine.report_summary import summary_of
 from d2_detr.evaluation.class_scores import Scores, class_scores, mean_scores
@@ -29,7 +30,6 @@ from d2_detr.visualization.score_curves import draw_confidence, draw_precision_r
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
 
@@ -112,8 +112,7 @@ def _validation(cfg: CfgNode, model: nn.Module, results_file: Path, panoptic_qua
 def _repeat(cfg: CfgNode) -> str:
     """The command that does the training again, into a folder of its own."""
     output = Path(cfg.OUTPUT_DIR)
-    processes = ["--num-gpus", str(comm.get_world_size())] if comm.get_world_size() > 1 else []
-    command = ["python", "tools/train_net.py", "--config", str(output / "config.yaml"), *processes]
+    command = ["python", "tools/train_net.py", "--config", str(output / "config.yaml"), *as_many_processes()]
     return shlex.join([*command, "OUTPUT_DIR", f"{output}_again"])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from d2_detr.checkpoint.checkpointer import DetrCheckpointer
 from d2_detr.data.classes import dataset_label_map
+from d2_detr.engine.launch import as_many_processes
 from d2_detr.engine.report import write_report
 from d2_detr.engine.setup import is_begun, setup
 from d2_detr.engine.trainer import Trainer, panoptic_quality, results_file
@@ -35,11 +36,9 @@ def train(cfg: CfgNode, *, resume: bool = False) -> dict | None:
     try:
         return trainer.train()
     except KeyboardInterrupt:
-        if is_begun(cfg.OUTPUT_DIR):
-            logger.info(
-                "Interrupted. To go on from %s: python tools/finetune.py --continue --output-dir %s",
-                Path(trainer.checkpointer.get_checkpoint_file()).name, shlex.quote(cfg.OUTPUT_DIR),
-            )  # fmt: skip
+        if trainer.start_iter or trainer.checkpointer.saved_last:
+            command = ["--continue", "--output-dir", cfg.OUTPUT_DIR, *as_many_processes()]
+            logger.info("Interrupted. To go on: python tools/finetune.py %s", shlex.join(command))
         raise
 
 

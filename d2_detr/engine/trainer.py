@@ -155,14 +155,16 @@ class Trainer(DefaultTrainer):
         return [timer, self.ema, *found[:writer], *evaluation, *found[writer:], *behind]
 
     def _evaluate(self) -> dict:
-        """One line on the console, and for the last evaluation the tables."""
+        """One line on the console, and the tables at the end of a training that ran to its end."""
         is_last = self.iter + 1 >= self.max_iter
         with self.ema.applied() if self.ema else nullcontext(), nullcontext() if is_last else console_spared():
             share_buffers(self.model)
             self._last_eval_results = self.test(self.cfg, self.model)
         if comm.is_main_process():
-            done = min(self.iter + 1, self.max_iter)
-            logger.info("Evaluation at iteration %d: %s", done, evaluation_line(self._last_eval_results))
+            several = len(self.cfg.DATASETS.TEST) > 1
+            found = self._last_eval_results if several else {"Evaluation": self._last_eval_results}
+            for name, of_set in found.items():
+                logger.info("%s at iteration %d: %s", name, min(self.iter + 1, self.max_iter), evaluation_line(of_set))
         return self._last_eval_results
 
     def run_step(self) -> None:

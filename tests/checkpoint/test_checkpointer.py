@@ -216,9 +216,13 @@ def test_a_detr_of_other_sizes_is_refused_with_sizes_and_keys(build, tmp_path, o
     assert differing(before, copied_state(loaded)) == set()
 
 
-def test_imagenet_weights_of_another_depth_are_refused(build, tmp_path):
-    torch.save({"conv1.weight": torch.zeros(9), "layer1.0.conv1.weight": torch.zeros(9)}, tmp_path / "other.pth")
-    with pytest.raises(InputError, match=r"other\.pth: nothing of it fits"):
+@pytest.mark.parametrize(("depth", "missing"), [(34, 10), (50, 16)])
+def test_imagenet_weights_of_another_depth_are_refused(build, tmp_path, depth, missing):
+    resnet = getattr(torchvision.models, f"resnet{depth}")(weights=None).state_dict()
+    if depth == 34:  # has all that the model needs, but for the second block of layer2
+        resnet = {name: tensor for name, tensor in resnet.items() if not name.startswith("layer2.1.")}
+    torch.save(resnet, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=rf"other\.pth: {missing} tensors of the backbone .*MODEL\.RESNETS\.DEPTH"):
         DetrCheckpointer(build()).load(str(tmp_path / "other.pth"))
 
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.checkpoint.convert import Format, convert
@@ -63,9 +64,10 @@ def test_the_config_has_the_sizes_and_labels_of_the_model(folder):
         ({"size": {"shortest_edge": 480, "longest_edge": 600}}, (480, 600)),
         ({"size": 480, "max_size": 600}, (480, 600)),  # of old versions
         ({"size": {"height": 480, "width": 600}}, None),
+        ({"size": {"shortest_edge": 480, "longest_edge": 600}, "do_resize": False}, (0, 1333)),
         ({}, None),
     ],
-    ids=["edges", "old", "fixed", "none"],
+    ids=["edges", "old", "fixed", "as_they_are", "none"],
 )
 def test_the_sizes_of_pictures_are_those_of_the_processor(folder, processor, sizes):
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
@@ -140,6 +142,20 @@ def test_a_safetensors_file_keeps_the_label_map(tmp_path, plugin):
     checkpoint = read_checkpoint(tmp_path / "model.safetensors")
     assert metadata_of(checkpoint).label_map == SHAPES
     assert all(torch.equal(checkpoint["model"][name], plugin[name]) for name in plugin)
+
+
+@pytest.mark.parametrize("value", ["model: detr", '{"model": "detr"}', "[]"])
+def test_what_others_wrote_into_a_safetensors_file_is_passed_over(tmp_path, plugin, value):
+    own = {name: tensor.clone() for name, tensor in plugin.items()}
+    save_file(own, tmp_path / "model.safetensors", metadata={"config": value, "label_map": value.replace("{", "[")})
+    assert metadata_of(read_checkpoint(tmp_path / "model.safetensors")) == Metadata()
+
+
+def test_pictures_as_they_are_stay_so(tmp_path, plugin):
+    state_dict, _ = convert(plugin, Format.HUGGING_FACE, label_map=SHAPES)
+    write_checkpoint(tmp_path, state_dict, Format.HUGGING_FACE, Metadata(test_sizes=(0, 1333)))
+    assert metadata_of(read_checkpoint(tmp_path)).test_sizes == (0, 1333)
+    assert json.loads((tmp_path / "preprocessor_config.json").read_text())["do_resize"] is False
 
 
 # ---- what a checkpoint is, in words

@@ -1,6 +1,7 @@
 """One annotation file shared out: nothing lost, every class in both parts, pictures of all places found."""
 
 import json
+import re
 import runpy
 import shutil
 import sys
@@ -64,8 +65,10 @@ def test_a_class_of_its_own_pictures_gets_its_share(classes, share, seed):
 
 
 @given(sets_of_classes, st.integers(0, 5))
-def test_pictures_of_several_classes_are_chosen_once_and_again_the_same(classes, seed):
+def test_the_only_picture_of_a_class_is_for_training_and_a_seed_says_all(classes, seed):
     chosen = stratified(classes, 0.2, seed)
+    counts = Counter(name for found in classes for name in found)
+    assert all(counts[name] > 1 for i in chosen for name in classes[i])
     assert chosen <= set(range(len(classes))) and chosen == stratified(classes, 0.2, seed)
 
 
@@ -96,20 +99,32 @@ def test_both_parts_make_a_dataset_that_trains_and_nothing_is_lost_or_copied(own
         assert Path(record["file_name"]).samefile(folder / Path(record["file_name"]).name), "linked"
 
 
-def test_it_can_be_done_again_but_not_over_something_else(own):
+@pytest.mark.parametrize("there", ["annotations/custom_val.json", "train2017/00003.png"])
+def test_what_is_there_is_left_alone(own, there):
     _, output, split = own
+    (output / there).parent.mkdir(parents=True)
+    (output / there).write_text("of the person")
+    with pytest.raises(InputError, match=f"{re.escape(there)} is there already"):
+        split(lambda content: None if "json" in there else keep_in_training(content, "00003.png"))
+    assert [path for path in output.rglob("*") if path.is_file()] == [output / there]
+    assert (output / there).read_text() == "of the person"
+
+
+def keep_in_training(content, file_name):
+    """Give a picture a class that no other has."""
+    [image] = [image for image in content["images"] if image["file_name"] == file_name]
+    content["categories"].append({"id": 99, "name": "rare"})
+    content["annotations"].append({"image_id": image["id"], "category_id": 99, "bbox": [1, 1, 9, 9]})
+
+
+def test_it_goes_on_where_it_was_interrupted(own, monkeypatch):
+    _, output, split = own
+    with monkeypatch.context() as patch:
+        patch.setattr("d2_detr.data.split.write_json", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            split()
     split()
-    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
-    split()
-    with pytest.raises(InputError, match="is there already"):
-        split(seed=7)
-    written = output / "val2017" / "other.png"
-    written.write_text("of the person")
-    with pytest.raises(InputError, match=r"annotations/custom_train\.json is there already, with other content"):
-        split(val_share=0.1)
-    assert before.items() <= {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}.items() | {
-        (path, time) for path, time in before.items() if path.is_dir()
-    }
+    assert len(list(output.glob("*2017/*.png"))) == 20
 
 
 def test_where_links_are_not_possible_pictures_are_copied(own, monkeypatch):
@@ -161,8 +176,9 @@ def test_pictures_of_the_same_name_keep_their_folders(own):
         (lambda c: c["images"][3].update(file_name="gone.png"), {}, r"gone\.png: named in .*--pictures"),
         (lambda c: c["images"][3].update(file_name="00001.png"), {}, r"00001\.png is the picture of two entries"),
         (lambda c: None, {"val_share": 20}, "validation share 20"),
+        (lambda c: c.update(images=c["images"][:1], annotations=[]), {}, "1 pictures are too few"),
     ],
-    ids=["missing", "twice", "share"],
+    ids=["missing", "twice", "share", "few"],
 )
 def test_a_mistake_is_told_before_anything_is_written(own, change, how, message):
     _, output, split = own

@@ -56,6 +56,28 @@ def test_every_evaluation_leaves_a_checkpoint_to_go_on_from_in_place_of_the_one_
     assert saved(tmp_path, "model_best")["iteration"] == 3, "also what was best before"
 
 
+def test_the_only_checkpoint_stays_where_a_resume_finds_nothing_left_to_do(opts, tmp_path):
+    opts = [*opts, "SOLVER.CHECKPOINT_PERIOD", "100"]
+    trainer = trainer_of([*opts, "SOLVER.MAX_ITER", "8"], [10.0, 20.0])
+    with pytest.raises(StopIteration):
+        trainer.train()
+    shorter = trainer_of([*opts, "SOLVER.MAX_ITER", "4"], [20.0])
+    shorter.resume_or_load(resume=True)
+    shorter.train()
+    assert saved(tmp_path, "model_last")["iteration"] == 3
+
+
+def test_each_of_several_test_sets_has_its_line(opts, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("d2_detr.engine.trainer.logger.info", lambda text, *args: said.append(text % args))
+    trainer = trainer_of([*opts, "DATASETS.TEST", "('balloon_drawn_val', 'balloon_drawn_train')"], [])
+    found = {"balloon_drawn_val": {"bbox": {"AP": math.nan}}, "balloon_drawn_train": {"bbox": {"AP": 1.0, "AP50": 2.0}}}
+    trainer.test = lambda cfg, model: found
+    trainer.train()
+    assert "balloon_drawn_val at iteration 2: AP nan" in said
+    assert "balloon_drawn_train at iteration 4: AP 1  AP50 2" in said
+
+
 def test_the_last_evaluation_may_be_the_best_and_an_undefined_ap_never_is(opts, tmp_path):
     trainer_of(opts, [math.nan, 10.0, 20.0]).train()
     assert saved(tmp_path, "model_best")["iteration"] == 5

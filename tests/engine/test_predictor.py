@@ -16,11 +16,14 @@ from d2_detr.checkpoint.layouts import from_common
 from d2_detr.checkpoint.metadata import Metadata, metadata_of
 from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.checkpoint.write import write_checkpoint
+from d2_detr.data.classes import dataset_classes
 from d2_detr.data.dataset_mapper import DetrDatasetMapper
-from d2_detr.engine.checkpoint_config import config_of, metadata_to_write
+from d2_detr.engine import load_config
+from d2_detr.engine.checkpoint_config import config_of, load_trained_config, metadata_to_write
 from d2_detr.errors import InputError
 from tests.checkpoint.states import architecture, common_state
 from tests.engine.seeing import CLASSES, MASKS, PANOPTIC, save_seeing, seeing
+from tests.shapes import draw_shapes
 
 WIDTH, HEIGHT = 60, 44
 
@@ -280,6 +283,15 @@ def test_a_conversion_without_the_old_classes_keeps_the_model_and_the_size_of_pi
     assert not found.MODEL.DETR.PANOPTIC_ON and found.MODEL.MASK_ON
 
 
+def test_classes_that_are_kept_in_another_order_are_others(save, tmp_path):
+    source, _, _ = save(*PANOPTIC)
+    change(source, label_map=LabelMap((0, 1, 2), CLASSES.names).to_dict())
+    rewritten(source, tmp_path / "converted.pth", Format.PLUGIN, keep_classes=list(CLASSES.names[::-1]))
+    cfg, label_map = config_of(str(tmp_path / "converted.pth"))
+    assert label_map.names == CLASSES.names[::-1]
+    assert not cfg.MODEL.DETR.PANOPTIC_ON and not cfg.MODEL.DETR.STUFF_CLASSES
+
+
 def test_a_backbone_of_no_config_is_converted_all_the_same(tmp_path):
     common = common_state(architecture(rows=4))
     strange = {name: tensor for name, tensor in common.items() if ".layer3.1." not in name}
@@ -293,6 +305,37 @@ def rewritten(source, target, format, **how):
     checkpoint = read_checkpoint(source)
     state_dict, report = convert(checkpoint["model"], format, label_map=metadata_of(checkpoint).label_map, **how)
     write_checkpoint(target, state_dict, format, metadata_to_write(checkpoint, source, report.label_map))
+
+
+# ---- the config of a trained model for data
+
+
+def test_the_weights_alone_give_the_config_and_options_win_over_it(save, tmp_path):
+    weights, _, cfg = save(*PANOPTIC)
+    root = draw_shapes(tmp_path / "coco")
+    named = ["MODEL.WEIGHTS", str(weights)]
+    found = load_trained_config("", [*named, "INPUT.MIN_SIZE_TEST", "48"], str(root))
+    assert found.DATASETS.TEST == ("custom_val_panoptic",) and found.MODEL.DETR.NUM_CLASSES == -1
+    assert (found.INPUT.MIN_SIZE_TEST, found.INPUT.MAX_SIZE_TEST) == (48, cfg.INPUT.MAX_SIZE_TEST)
+    found = load_trained_config("", [*named, "MODEL.DETR.PANOPTIC_ON", "False"], str(root))
+    assert found.DATASETS.TEST == ("custom_val",) and not found.MODEL.DETR.PANOPTIC_ON
+    found = load_trained_config("", [*named, "DATASETS.CUSTOM", str(root), "DATASETS.TEST", "('custom_val',)"])
+    assert found.MODEL.DETR.NUM_CLASSES == 3 and dataset_classes("custom_val") == list(CLASSES.names)
+    assert found.MODEL.DEVICE == load_config("", []).MODEL.DEVICE
+
+
+def test_the_config_of_a_training_means_its_best_model_or_its_last_and_another_file_what_it_says(save, tmp_path):
+    _, _, cfg = save()
+    cfg.MODEL.WEIGHTS = "began_with.pth"
+    for name in ("config.yaml", "my.yaml"):
+        (tmp_path / name).write_text(cfg.dump())
+    for there in ("model_final", "model_best"):
+        (tmp_path / f"{there}.pth").touch()
+        found = load_trained_config(str(tmp_path / "config.yaml"), [])
+        assert str(tmp_path / f"{there}.pth") == found.MODEL.WEIGHTS
+    assert load_trained_config(str(tmp_path / "my.yaml"), []).MODEL.WEIGHTS == "began_with.pth"
+    named = ["MODEL.WEIGHTS", "other.pth"]
+    assert load_trained_config(str(tmp_path / "config.yaml"), named).MODEL.WEIGHTS == "other.pth"
 
 
 def test_the_size_of_pictures_is_the_published_one_where_nothing_says_another(tmp_path):

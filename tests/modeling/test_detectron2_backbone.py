@@ -2,13 +2,21 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from d2_detr import Predictor
 from d2_detr.checkpoint.checkpointer import DetrCheckpointer
+from d2_detr.checkpoint.convert import convert
 from d2_detr.checkpoint.layouts import Format, from_common, to_common
+from d2_detr.checkpoint.read import read_checkpoint
+from d2_detr.checkpoint.write import write_checkpoint
 from d2_detr.engine import Trainer, load_config
+from d2_detr.engine.checkpoint_config import metadata_to_write
 from d2_detr.errors import InputError
+from d2_detr.modeling.backbone import TorchvisionResNet
+from tests.engine.seeing import CLASSES
 from tests.modeling.small import batch, picture
 
 import detectron2
@@ -50,6 +58,22 @@ def test_it_carries_a_mask_head(drawn_balloons, tiny_opts):
     with torch.no_grad():
         [found] = model.eval()([picture(64, 48)])
     assert found["instances"].pred_masks.shape[1:] == (64, 48)
+
+
+def test_what_is_converted_needs_no_detectron2(tiny_opts, tmp_path):
+    torch.manual_seed(0)
+    cfg = config(tiny_opts, "MODEL.DETR.NUM_CLASSES", "3")
+    checkpointer = DetrCheckpointer(build_model(cfg).eval(), str(tmp_path), label_map=CLASSES, config=cfg.dump())
+    checkpointer.save("model")
+    source = read_checkpoint(tmp_path / "model.pth")
+    for format in (Format.PLUGIN, Format.NATIVE):
+        state_dict, report = convert(source["model"], format, label_map=CLASSES)
+        known = metadata_to_write(source, tmp_path / "model.pth", report.label_map)
+        write_checkpoint(tmp_path / "converted.pth", state_dict, format, known)
+        theirs, ours = (Predictor(tmp_path / f"{name}.pth", threshold=0) for name in ("model", "converted"))
+        assert isinstance(ours.model.detr.backbone[0], TorchvisionResNet)
+        picture = torch.randint(0, 256, (96, 128, 3), dtype=torch.uint8).numpy()
+        np.testing.assert_allclose(theirs(picture).scores, ours(picture).scores, atol=1e-5)
 
 
 def test_it_is_told_which_feature_maps_masks_need(tiny_opts):

@@ -254,6 +254,23 @@ def test_the_rate_follows_the_batch_beyond_those_that_it_was_published_for():
     assert learning_rate(1) == pytest.approx(7.07e-5, rel=1e-3) and learning_rate(256) == pytest.approx(2e-4)
 
 
+@pytest.mark.parametrize(
+    ("how", "norm"),
+    [
+        ({"batch_size": 16}, "BN"),
+        ({"batch_size": 2, "num_processes": 8}, "FrozenBN"),
+        ({"opts": ["MODEL.RESNETS.NORM", "BN"]}, "BN"),
+    ],
+    ids=["large", "many_small", "asked_for"],
+)
+def test_batch_norms_are_trained_where_a_process_has_pictures_enough_or_when_asked_for(
+    root, trained, tmp_path, how, norm
+):
+    cfg = finetune_config(root, trained, output_dir=tmp_path, **how)
+    assert norm == cfg.MODEL.RESNETS.NORM
+    assert how.get("batch_size", 2) * how.get("num_processes", 1) == cfg.SOLVER.IMS_PER_BATCH
+
+
 def test_in_python_the_config_is_checked_in_the_same_way(root, trained):
     with pytest.raises(InputError, match="batch_size 0"):
         finetune_config(root, trained, batch_size=0)
