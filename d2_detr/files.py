@@ -25,7 +25,7 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a complete JSON file ({error})") from error
+        raise InputError(f"{path}: not a complete JSON file ({error}); write or export it again") from error
 
 
 def write_json(value: Any, path: str | Path, *, overwrite: bool = True) -> None:

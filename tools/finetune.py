@@ -75,9 +75,10 @@ def old_config(args: argparse.Namespace, parser: argparse.ArgumentParser):
         raise InputError(f"{config}: no such file, so there is no training to go on with; begin one with --data")
     begun_with = set(vars(args)) - OF_EVERY_RUN
     if others := sorted(name for name in begun_with if vars(args)[name] != parser.get_default(name)):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in others)
         raise InputError(
-            f"--continue goes on as {config} says; leave out {', '.join(others)}. "
-            "To train longer, begin anew with its model as --weights, and another --output-dir"
+            f"--continue goes on as {config} says; leave out {options}. To train longer, or on other data, begin anew "
+            "with its model as --weights, and another --output-dir"
         )
     return load_config(str(config), ["OUTPUT_DIR", args.output_dir, *args.opts])
 

@@ -43,7 +43,8 @@ def main() -> None:
         args.weights, threshold=args.threshold, device=args.device, batch_size=args.batch, opts=args.opts
     )
     found, problems = predict_files(predictor, pictures, args.output, draw=not args.no_pictures)
-    print(summary(found, len(pictures) - len(problems), args.threshold))
+    if len(problems) < len(pictures):
+        print(summary(found, len(pictures) - len(problems), args.threshold))
     print(f"written to {args.output}/{RESULTS}" + ("" if args.no_pictures else ", and drawn beside it"))
     if problems:
         shown = "; ".join(problems[:PROBLEMS_SHOWN] + ["..."] * (len(problems) > PROBLEMS_SHOWN))

@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 from d2_detr.data.coco import read_coco
 from d2_detr.data.split import write_split
-from d2_detr.errors import one_clear_message
+from d2_detr.errors import InputError, one_clear_message
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,6 +35,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     pictures = args.pictures or args.annotations.parent
+    if not pictures.is_dir():
+        raise InputError(f"{pictures}: no such folder; --pictures says where the pictures lie")
     coco = read_coco(args.annotations, pictures)
     parts = write_split(coco, pictures, args.output, val_share=args.val_share, seed=args.seed)
     objects = [Counter(annotation["category_id"] for annotation in part.annotations) for part in parts.values()]

@@ -21,7 +21,14 @@ from d2_detr.visualization.figures import show_in_windows
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--config-file", default="", metavar="FILE")
+    add(
+        "--config",
+        "--config-file",
+        dest="config_file",
+        default="",
+        metavar="FILE",
+        help="a path, or a name in configs/",
+    )
     add("--data", default="", metavar="FOLDER", help="dataset of your own, as for finetune.py")
     add("--output", required=True, type=Path, metavar="FOLDER", help="where to write the pictures")
     add("--num", type=int, default=12, help="how many pictures of the test set (default 12)")

@@ -44,7 +44,9 @@ def weights_file(folder: Path) -> Path:
     for name in (WEIGHTS, WEIGHTS_OLD):
         if (folder / name).is_file():
             return folder / name
-    raise InputError(f"{folder}: neither {WEIGHTS} nor {WEIGHTS_OLD} is in this folder")
+    raise InputError(
+        f"{folder}: neither {WEIGHTS} nor {WEIGHTS_OLD} is in this folder; of a training give model_best.pth"
+    )
 
 
 def read_configs(folder: Path) -> dict[str, dict]:

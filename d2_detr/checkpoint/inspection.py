@@ -62,4 +62,5 @@ def _complete(common: StateDict) -> str:
         unknown = check_complete(common, architecture_of(common))
     except InputError as error:
         return str(error)
-    return "yes" + (f"; besides {len(unknown)} tensors that are not of DETR, as {unknown[0]}" if unknown else "")
+    whole = "yes" if all(name in common for name in CLASS_HEAD) else "but for the class head"
+    return whole + (f"; besides {len(unknown)} tensors that are not of DETR, as {unknown[0]}" if unknown else "")

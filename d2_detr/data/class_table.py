@@ -70,13 +70,18 @@ def check_pictures(datasets: Datasets) -> None:
     Raises:
         FileNotFoundError, InputError: for the first that is not so.
     """
-    records = [record for dataset in datasets.values() for record in dataset]
+    named = [(name, record) for name, dataset in datasets.items() for record in dataset]
 
-    def check(record: dict) -> None:
-        check_picture(record["file_name"], (record["width"], record["height"]) if "width" in record else None)
+    def check(name: str, record: dict) -> None:
+        try:
+            check_picture(record["file_name"], (record["width"], record["height"]) if "width" in record else None)
+        except FileNotFoundError as error:
+            remedy = "put it there, or remove its entry"
+            raise FileNotFoundError(f"{error}, but the annotations of {name} name it; {remedy}") from error
 
     with ThreadPoolExecutor(READERS) as pool:
-        for _ in tqdm(pool.map(check, records), "Looking at the pictures", len(records), delay=2, leave=False):
+        checks = pool.map(check, *zip(*named, strict=True)) if named else ()
+        for _ in tqdm(checks, "Looking at the pictures", len(named), delay=2, leave=False):
             pass
 
 

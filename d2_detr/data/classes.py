@@ -30,7 +30,7 @@ def dataset_classes(name: str) -> list[str]:
 def names_of_rows(cfg: CfgNode, name: str) -> list[str]:
     """The classes of a registered dataset, followed by names for the rows that the class head has to spare."""
     names = dataset_classes(name)
-    return names + [f"class {row}" for row in range(len(names), cfg.MODEL.DETR.NUM_CLASSES)]
+    return names + _spare_names(len(names), cfg.MODEL.DETR.NUM_CLASSES)
 
 
 def instances_of(name: str) -> str:
@@ -89,6 +89,15 @@ def check_num_classes(cfg: CfgNode) -> None:
 
 
 def model_label_map(cfg: CfgNode) -> LabelMap | None:
-    """The classes of the model of a config: those of the first training set, if the model has as many."""
-    label_map = dataset_label_map(cfg.DATASETS.TRAIN[0]) if cfg.DATASETS.TRAIN else None
-    return label_map if label_map and len(label_map) == resolve_num_classes(cfg) else None
+    """The classes of the model of a config: those of the first training set, and names for the rows to spare, with ids
+    beyond all others."""
+    if not cfg.DATASETS.TRAIN:
+        return None
+    known = dataset_label_map(cfg.DATASETS.TRAIN[0])
+    num_classes = resolve_num_classes(cfg)
+    spare = range(max(known.ids) + 1, max(known.ids) + 1 + num_classes - len(known))
+    return LabelMap((*known.ids, *spare), (*known.names, *_spare_names(len(known), num_classes)))
+
+
+def _spare_names(num_known: int, num_classes: int) -> list[str]:
+    return [f"class {row}" for row in range(num_known, num_classes)]

@@ -16,7 +16,7 @@ from typing import Any
 
 from d2_detr.engine.checkpoint_config import SECTIONS, config_of
 from d2_detr.engine.run import train
-from d2_detr.engine.setup import is_begun, load_config, merge_options
+from d2_detr.engine.setup import load_config, merge_options
 from d2_detr.errors import InputError
 
 from detectron2.config import CfgNode
@@ -62,7 +62,7 @@ def finetune_config(
         data: folder of the dataset, in one of the layouts of data/layouts.py.
         weights: the trained model, whatever MODEL.WEIGHTS takes, as long as it is a whole DETR (its class head may be
             missing); "" takes the published one: detr://r50, or detr://r50-panoptic for masks.
-        output_dir: folder for all that is written; one that holds a training is refused.
+        output_dir: folder for all that is written; `train` refuses one that holds a training.
         batch_size: pictures in an iteration, of each of `num_processes`.
         lr: learning rate; 0 for that of the batch (see learning_rate).
         lr_backbone: that of the backbone; None for a tenth. 0 freezes it.
@@ -95,8 +95,6 @@ def finetune_config(
     if lr_drop is not None:
         cfg.SOLVER.STEPS = (lr_drop / epochs,) if 0 < lr_drop < epochs else ()
     merge_options(cfg, opts)
-    if is_begun(cfg.OUTPUT_DIR):
-        raise InputError(f"{cfg.OUTPUT_DIR} holds a training; go on with it (--continue), or write to another folder")
     return cfg
 
 

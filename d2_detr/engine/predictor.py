@@ -32,7 +32,7 @@ class Predictor:
         self,
         weights: str | Path,
         *,
-        threshold: float = 0.5,
+        threshold: float = 0.7,
         device: str | torch.device = "",
         batch_size: int = 1,
         opts: Sequence[str] = (),
@@ -50,8 +50,7 @@ class Predictor:
             FileNotFoundError, ConnectionError, InputError: the checkpoint cannot be had or read, is not whole, or
                 another argument is none of these.
         """
-        if not 0 <= threshold <= 1:
-            raise InputError(f"threshold {threshold}: expected a score, from 0 to 1")
+        check_threshold(threshold)
         if batch_size < 1:
             raise InputError(f"batch size {batch_size}: expected 1 or more")
         self.cfg, self.label_map = config_of(str(weights), opts)
@@ -119,6 +118,11 @@ class Predictor:
         found = instances_found(instances[instances.scores.argsort(descending=True)])
         segments = segments_found(*output["panoptic_seg"]) if "panoptic_seg" in output else None
         return Prediction(picture, self.label_map, found.boxes_xyxy, found.classes, found.scores, found.masks, segments)
+
+
+def check_threshold(threshold: float) -> None:
+    if not 0 <= threshold <= 1:
+        raise InputError(f"threshold {threshold}: expected a score, from 0 to 1")
 
 
 def _checked(device: str | torch.device) -> str:

@@ -29,6 +29,8 @@ SHOWN_OF_EVALUATION = {
     "AP": "bbox/AP", "AP50": "bbox/AP50", "mask AP": "segm/AP", "mask AP50": "segm/AP50", "PQ": "panoptic_seg/PQ",
     **{name: f"validation/{name}" for name in ("total_loss", "class_error", "cardinality_error")},
 }  # fmt: skip
+OF_CLASS = "bbox/AP-"
+MOST_CLASSES = 10  # whose AP a line has room for
 WINDOW = 20  # iterations that a figure is the median of
 
 
@@ -107,6 +109,9 @@ def evaluation_line(results: Mapping) -> str:
     """What the evaluation of a test set found, in a line."""
     found = flatten_results_dict(results)
     parts = [f"{short} {found[name]:.4g}" for short, name in SHOWN_OF_EVALUATION.items() if name in found]
+    of_classes = {name.removeprefix(OF_CLASS): ap for name, ap in found.items() if name.startswith(OF_CLASS)}
+    if 1 < len(of_classes) <= MOST_CLASSES:
+        parts.append(f"({', '.join(f'{name} {ap:.4g}' for name, ap in of_classes.items())})")
     return "  ".join(parts) or "nothing to measure"
 
 

@@ -12,6 +12,7 @@ from d2_detr.engine.launch import as_many_processes
 from d2_detr.engine.report import write_report
 from d2_detr.engine.setup import is_begun, setup
 from d2_detr.engine.trainer import Trainer, panoptic_quality, results_file
+from d2_detr.errors import InputError
 
 from detectron2.config import CfgNode
 from detectron2.evaluation import verify_results
@@ -28,7 +29,15 @@ def train(cfg: CfgNode, *, resume: bool = False) -> dict | None:
 
     Returns:
         The last evaluation, in the main process.
+
+    Raises:
+        InputError: without `resume`, a training has left its checkpoints there.
     """
+    if is_begun(cfg.OUTPUT_DIR) and not resume:
+        raise InputError(
+            f"{cfg.OUTPUT_DIR} holds a training; go on with it (finetune.py --continue, train_net.py --resume), "
+            "evaluate it (train_net.py --eval-only), or write to another folder"
+        )
     trainer = Trainer(setup(cfg, resume=resume))
     trainer.resume_or_load(resume=resume)
     if trainer.start_iter >= trainer.max_iter:
@@ -39,6 +48,8 @@ def train(cfg: CfgNode, *, resume: bool = False) -> dict | None:
         if trainer.start_iter or trainer.checkpointer.saved_last:
             command = ["--continue", "--output-dir", cfg.OUTPUT_DIR, *as_many_processes()]
             logger.info("Interrupted. To go on: python tools/finetune.py %s", shlex.join(command))
+        else:
+            logger.info("Interrupted before the first checkpoint: nothing is kept of it")
         raise
 
 

@@ -155,9 +155,8 @@ class Trainer(DefaultTrainer):
         return [timer, self.ema, *found[:writer], *evaluation, *found[writer:], *behind]
 
     def _evaluate(self) -> dict:
-        """One line on the console, and the tables at the end of a training that ran to its end."""
-        is_last = self.iter + 1 >= self.max_iter
-        with self.ema.applied() if self.ema else nullcontext(), nullcontext() if is_last else console_spared():
+        """A line on the console, the tables in the log file."""
+        with self.ema.applied() if self.ema else nullcontext(), console_spared():
             share_buffers(self.model)
             self._last_eval_results = self.test(self.cfg, self.model)
         if comm.is_main_process():

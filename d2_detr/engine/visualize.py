@@ -15,7 +15,7 @@ from d2_detr.data.dataset_mapper import DetrDatasetMapper
 from d2_detr.engine.inference import load_model, look_into, pixels_of, spread
 from d2_detr.engine.objects import instances_found, objects_found, objects_in
 from d2_detr.engine.predict_files import drawing_names
-from d2_detr.engine.predictor import Predictor
+from d2_detr.engine.predictor import Predictor, check_threshold
 from d2_detr.errors import InputError
 from d2_detr.visualization.attention import POINTS, draw_attention
 from d2_detr.visualization.curves import read_metrics, save_curves
@@ -50,6 +50,7 @@ def visualize(
     Returns:
         The overview of all, the curves of the training whose folder the weights lie in, and the attention.
     """
+    check_threshold(threshold)
     for x, y in points:
         if not (0 <= x <= 1 and 0 <= y <= 1):
             raise InputError(f"point {x} {y}: expected x and y as shares of the picture, from 0 to 1")
@@ -121,7 +122,7 @@ def _write_comparisons(
         save_comparisons([comparison], output / f"{stems[record['file_name']]}.png")
         comparisons.append(comparison)
     if not any(len(view.objects.classes) for comparison in comparisons for view in comparison.views[1:]):
-        logger.warning("Nothing is found in these pictures with a score as high as the threshold; try a lower one")
+        logger.warning("Nothing has a score as high as the threshold; try that of report.html, or a lower one")
     overview = output / "overview.png"
     views = len(comparisons[0].views)
     save_comparisons(comparisons, overview, columns=max(1, OVERVIEW_VIEWS // views))

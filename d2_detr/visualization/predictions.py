@@ -45,16 +45,14 @@ def save_comparisons(comparisons: Sequence[Comparison], path: Path, *, columns: 
     """Write one image with all comparisons, all of as many views, `columns` beside each other."""
     rows, views = -(-len(comparisons) // columns), len(comparisons[0].views)
     figure = Figure(figsize=(3.2 * views * columns, 3.5 * rows), layout="constrained")
-    grid = figure.subplots(rows, views * columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for number, comparison in enumerate(comparisons):
-        first = views * (number % columns)
-        titles = [comparison.title] + [""] * (views - 1)
-        for i, (title, view) in enumerate(zip(titles, comparison.views, strict=True)):
-            axes = grid[number // columns, first + i]
+    # Each has a frame of its own, so that one sees what belongs together.
+    for part, comparison in zip(figure.subfigures(rows, columns, squeeze=False).flat, comparisons, strict=False):
+        part.patch.set(edgecolor="0.75", linewidth=1)
+        part.suptitle(literal(comparison.title), fontsize=8)
+        for axes, view in zip(part.subplots(1, views, squeeze=False).flat, comparison.views, strict=True):
             draw_objects(axes, comparison.picture, view.objects, view.class_names)
-            axes.set_title(literal(f"{title}\n{view.title}: {len(view.objects.classes)}"), fontsize=7, loc="left")
+            axes.set_axis_off()
+            axes.set_title(literal(f"{view.title}: {len(view.objects.classes)}"), fontsize=7, loc="left")
     save_png(figure, path, dpi=120)
 
 

@@ -73,12 +73,12 @@ class Sheet:
     height: int
     truth: Side
     predicted: Side
-    counts: dict[Outcome, int]  # of the mistakes that there are
+    counts: dict[Outcome, int]  # of what there is
     marks: Sequence[str]  # "outcome:class" of all boxes, for the filter
 
     @property
     def num_mistakes(self) -> int:
-        return sum(self.counts.values())
+        return sum(self.counts.get(outcome, 0) for outcome in MISTAKES)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def make_sheet(
     image = Image.fromarray(picture)
     image.thumbnail((LONGER_SIDE, LONGER_SIDE), Image.Resampling.LANCZOS)
     sides = {"truth": (truth, outcomes.of_objects), "predicted": (predicted, outcomes.of_predictions)}
-    counts = {outcome: outcomes.count(outcome) for outcome in MISTAKES}
+    counts = {outcome: outcomes.count(outcome) for outcome in (Outcome.FOUND, *MISTAKES)}
     marks = {
         f"{outcome.name.lower()}:{label}"
         for objects, given in sides.values() for label, outcome in zip(objects.classes, given, strict=True)

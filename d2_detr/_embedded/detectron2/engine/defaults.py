@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     """The options that training scripts share; what follows them is KEY VALUE pairs of the config (`opts`)."""
-    parser = argparse.ArgumentParser(epilog=epilog)
+    parser = argparse.ArgumentParser(epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--config-file", default="", metavar="FILE", help="the YAML file of the config")
     add("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR, if there is one")
