@@ -111,7 +111,12 @@ def _draw_points(axes: Axes, picture: np.ndarray, points: Sequence[tuple[float, 
     for i, point in enumerate(points):
         _mark(axes, picture, point, COLOURS[i % len(COLOURS)])
         x, y = point[0] * picture.shape[1], point[1] * picture.shape[0]
-        style = {"color": "white", "fontsize": 9, "weight": "bold", "path_effects": [withStroke(linewidth=2, foreground="black")]}
+        style = {
+            "color": "white",
+            "fontsize": 9,
+            "weight": "bold",
+            "path_effects": [withStroke(linewidth=2, foreground="black")],
+        }
         axes.annotate(str(i + 1), (x, y), (5, 5), textcoords="offset points", **style)
     axes.set_title("points", fontsize=8)
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.data import classes
-from d2_detr.data.classes import check_num_classes, dataset_classes, resolve_num_classes
+from d2_detr.data.classes import check_num_classes, dataset_classes, model_label_map, resolve_num_classes
 from d2_detr.engine import load_config
 from d2_detr.errors import InputError
 
@@ -95,3 +96,10 @@ def test_too_many_is_a_warning_that_names_both_numbers_and_the_dataset(warnings)
 def test_the_right_number_is_silent(warnings, num_classes):
     check_num_classes(config(num_classes, ["classes_3"], ["classes_3"]))
     assert warnings == []
+
+
+def test_a_model_with_rows_to_spare_knows_its_classes_all_the_same():
+    MetadataCatalog.get("classes_3").thing_dataset_id_to_contiguous_id = {7: 0, 3: 1, 20: 2}
+    assert model_label_map(config(-1)) == LabelMap((7, 3, 20), ("cat", "dog", "cow"))
+    assert model_label_map(config(5)) == LabelMap((7, 3, 20, 21, 22), ("cat", "dog", "cow", "class 3", "class 4"))
+    assert model_label_map(config(5, train=())) is None
