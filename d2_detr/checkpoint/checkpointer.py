@@ -144,7 +144,7 @@ def read_fitting(path: str, model: StateDict, *, new_parts: Collection[str]) -> 
         fit = fitted(checkpoint["model"], model, metadata_of(checkpoint).label_map)
         for part, sentence in fit.left_out.items():
             if part not in new_parts:
-                raise InputError(f"{sentence}. Here nothing is trained: give a model, or data, that go together")
+                raise InputError(f"{sentence}; but nothing trains it here, so give a model and data that go together")
     return checkpoint, fit
 
 

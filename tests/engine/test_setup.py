@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torchvision
 
 from d2_detr.engine import load_config
 from d2_detr.engine.setup import resolve_schedule, setup
@@ -165,7 +166,7 @@ def test_a_mistake_in_the_config_is_one_message_and_writes_nothing(own_data, tmp
 
 def test_weights_that_leave_the_class_head_untrained_are_no_start_for_an_evaluation(own_data, tmp_path):
     weights = tmp_path / "resnet18.pth"
-    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7), "layer1.0.conv1.weight": torch.zeros(64, 64, 3, 3)}, weights)
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), weights)
     start(own_data, tmp_path / "run", "MODEL.WEIGHTS", weights)
     with pytest.raises(InputError, match=r"resnet18\.pth: of the backbone alone.*nothing trains it here"):
         start(own_data, tmp_path / "run", "MODEL.WEIGHTS", weights, eval_only=True)

@@ -79,7 +79,7 @@ def test_a_sheet_has_the_boxes_in_units_of_the_page_and_counts_the_mistakes():
     assert (first.x, first.y, first.width, first.height) == (52, 52, 104, 104)
     assert (first.label, first.outcome) == ("cat 0.90", Outcome.FOUND)
     assert (second.label, second.outcome) == ("dog & <co> 0.80", Outcome.FALSE)
-    assert made.counts == {Outcome.FALSE: 1} and made.num_mistakes == 1
+    assert made.counts == {Outcome.FOUND: 1, Outcome.FALSE: 1} and made.num_mistakes == 1
     assert made.marks == ["false:1", "found:0"] and not made.truth.masks
 
 
