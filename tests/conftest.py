@@ -6,6 +6,8 @@ import tempfile
 # Before d2_detr registers its datasets below this folder.
 _DATASETS = tempfile.TemporaryDirectory(prefix="d2_detr_datasets_")
 os.environ["DETECTRON2_DATASETS"] = _DATASETS.name
+# Models this small gain nothing from threads, which stand in each other's way where tools and their workers start some.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
