@@ -56,6 +56,7 @@ setup(
             "ipykernel",  # with nbclient, for the notebooks
             "nbclient",
             "pytest",
+            "pytest-xdist[psutil]",  # `make test` shares the tests out to all cores
             "ruff==0.17.5",
             "selenium",  # for the report, where there is a browser
             "setuptools>=70.1",  # which builds wheels by itself

@@ -30,7 +30,7 @@ def head(state_dict, name="bias"):
 # ---- names
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(architectures())
 def test_there_and_back_is_bit_exact_for_every_size_and_backbone(sizes):
     common = common_state(sizes)

@@ -48,8 +48,9 @@ def trained(datasets, tmp_path_factory):
 
 @pytest.mark.parametrize("tool", [tool for tool in TOOLS if tool != "demo.py"])
 def test_every_tool_explains_itself(tmp_path, tool):
-    status, output = run(tmp_path, tool, "--help")
-    assert status == 0 and "usage:" in output
+    process = start(tmp_path, tool, "--help")
+    output, _ = process.communicate()
+    assert process.returncode == 0 and "usage:" in output
 
 
 def test_eval_only_prints_the_coco_table(datasets, trained, tmp_path):
