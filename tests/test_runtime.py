@@ -134,4 +134,4 @@ def test_a_wheel_carries_configs_and_the_embedded_part_and_trains(drawn_balloons
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.strip().splitlines()[-1].startswith(str(tmp_path / "site")), "not the clone"
     assert {"model_final.pth", "report.html"} <= {path.name for path in (tmp_path / "output").iterdir()}
-    assert "Evaluation at iteration 2: AP" in run.stdout
+    assert "Evaluation at iteration 2, epoch" in run.stdout

@@ -62,7 +62,8 @@ class Prediction:
     def coco_results(self, image_id: int) -> list[dict[str, Any]]:
         """An entry of COCO's results format for each object, with its class's name besides.
 
-        Boxes are [x, y, width, height], that of stuff around its mask; masks are compressed RLEs.
+        Boxes are [x, y, width, height], to a hundredth of a pixel, that of stuff around its mask; masks are compressed
+        RLEs.
         """
         return [self._coco_result(i) | {"image_id": image_id} for i in range(len(self.shown.classes))]
 
@@ -72,8 +73,8 @@ class Prediction:
         entry: dict[str, Any] = {
             "category_id": self.label_map.ids[classes[i]],
             "category_name": self.label_map.names[classes[i]],
-            "bbox": [x0, y0, x1 - x0, y1 - y0],
-            "score": float(scores[i]),
+            "bbox": [round(value, 2) for value in (x0, y0, x1 - x0, y1 - y0)],
+            "score": round(float(scores[i]), 4),
         }
         if masks is not None:
             rle = mask_util.encode(np.asfortranarray(masks[i], np.uint8))

@@ -55,11 +55,12 @@ def _model(cfg: CfgNode, model: nn.Module, weights: str | Path) -> dict[str, str
 def _training(cfg: CfgNode, metrics: Sequence[dict], iteration: int) -> dict[str, str]:
     trained = max((line["iteration"] + 1 for line in metrics if "total_loss" in line), default=cfg.SOLVER.MAX_ITER)
     stopped = f" of {cfg.SOLVER.MAX_ITER}, ended early" if trained < cfg.SOLVER.MAX_ITER else ""
+    epochs = max((line["epoch"] for line in metrics if "epoch" in line), default=0)
     device = torch.cuda.get_device_name() if cfg.MODEL.DEVICE.startswith("cuda") else "CPU"
     rate = cfg.SOLVER.BASE_LR
     return {
         "started from": cfg.MODEL.DETR.FROZEN_WEIGHTS or cfg.MODEL.WEIGHTS or "nothing",
-        "iterations": f"{trained}{stopped}, with {cfg.SOLVER.IMS_PER_BATCH} pictures each",
+        "iterations": f"{trained}{stopped}, with {cfg.SOLVER.IMS_PER_BATCH} pictures each: {epochs:.3g} epochs",
         "shown here": f"the model of iteration {iteration + 1}, the {'best' if iteration + 1 < trained else 'last'}",
         "learning rate": f"{rate:.3g}, of the backbone {rate * cfg.SOLVER.BACKBONE_MULTIPLIER:.3g}",
         "time": f"{_duration(metrics)} without evaluations, on {device}",

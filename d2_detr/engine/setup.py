@@ -181,6 +181,7 @@ def resolve_schedule(cfg: CfgNode) -> None:
 
 
 def num_train_pictures(cfg: CfgNode) -> int:
+    """Pictures of an epoch."""
     dicts = get_detection_dataset_dicts(
         cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, check_consistency=False
     )

@@ -29,6 +29,7 @@ from d2_detr.engine.progress import (
     in_terminal,
 )
 from d2_detr.engine.report import write_report
+from d2_detr.engine.setup import num_train_pictures
 from d2_detr.evaluation.coco import KnownClassesEvaluator
 from d2_detr.evaluation.losses import LossEvaluator
 from d2_detr.evaluation.panoptic import PanopticEvaluator
@@ -67,6 +68,8 @@ class Trainer(DefaultTrainer):
         )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
+        with console_spared():
+            self.epoch = num_train_pictures(cfg) / cfg.SOLVER.IMS_PER_BATCH  # in iterations
         self.stopped = False
         self._last_eval_results: dict = {}
         self.cfg = cfg
@@ -159,12 +162,19 @@ class Trainer(DefaultTrainer):
         with self.ema.applied() if self.ema else nullcontext(), console_spared():
             share_buffers(self.model)
             self._last_eval_results = self.test(self.cfg, self.model)
+        iteration, epoch = self._count()
         if comm.is_main_process():
             several = len(self.cfg.DATASETS.TEST) > 1
             found = self._last_eval_results if several else {"Evaluation": self._last_eval_results}
             for name, of_set in found.items():
-                logger.info("%s at iteration %d: %s", name, min(self.iter + 1, self.max_iter), evaluation_line(of_set))
+                logger.info("%s at iteration %d, epoch %.3g: %s", name, iteration, epoch, evaluation_line(of_set))
         return self._last_eval_results
+
+    def _count(self) -> tuple[int, float]:
+        """Iterations and epochs that are done; the latter are logged as "epoch"."""
+        done = min(self.iter + 1, self.max_iter)
+        self.storage.put_scalar("epoch", done / self.epoch, smoothing_hint=False)
+        return done, done / self.epoch
 
     def run_step(self) -> None:
         """One iteration.
@@ -174,6 +184,7 @@ class Trainer(DefaultTrainer):
         """
         try:
             super().run_step()
+            self._count()
         except FloatingPointError as error:
             bad = [f"{name} is {loss.item()}" for name, loss in self._losses.items() if not torch.isfinite(loss)]
             raise FloatingPointError(

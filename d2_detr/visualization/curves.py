@@ -55,7 +55,8 @@ def read_metrics(path: str | Path) -> list[dict]:
 
 
 def save_curves(runs: Runs, path: Path) -> None:
-    """Write one image with a panel for each loss, the two errors, AP and the rate over the iterations.
+    """Write one image with a panel for each loss, the two errors, AP and the rate over the epochs, or the iterations
+    where the trainings did not count epochs (as Detectron2's own don't).
 
     Args:
         runs: each in a colour of its own. Panels of what none of them measured are left out.
@@ -82,28 +83,31 @@ def measured_panels(runs: Runs) -> list[str]:
 def draw_panel(axes: Axes, title: str, runs: Runs) -> None:
     """Draw the panel of PANELS with this title."""
     several = len(PANELS[title]) > 1
+    unit = "epoch" if all("epoch" in line for metrics in runs.values() for line in metrics) else "iteration"
     for number, (run, metrics) in enumerate(runs.items()):
         of_run = [run] if len(runs) > 1 else []
         for name, line in zip(PANELS[title], LINES, strict=False):
             of_metric = [*of_run, name.rpartition("/")[2]] if several else of_run
-            _draw(axes, metrics, name, ", ".join(of_metric) or "training", f"C{number}", line)
-            _draw(axes, metrics, f"validation/{name}", ", ".join([*of_run, "validation"]), f"C{number}", VALIDATION)
-    _finish(axes, title)
+            for measured, label, style in (
+                (name, ", ".join(of_metric) or "training", line),
+                (f"validation/{name}", ", ".join([*of_run, "validation"]), VALIDATION),
+            ):
+                points = [(entry[unit], entry[measured]) for entry in metrics if measured in entry]
+                _draw(axes, points, label, f"C{number}", style)
+    _finish(axes, title, unit)
     if len(runs) == 1 and len(axes.lines) > 1:
         axes.legend(fontsize=7, loc="best")
 
 
-def _draw(axes: Axes, metrics: Sequence[dict], name: str, label: str, colour: str, line: object) -> None:
-    points = [(entry["iteration"], entry[name]) for entry in metrics if name in entry]
+def _draw(axes: Axes, points: Sequence[tuple[float, float]], label: str, colour: str, style: object) -> None:
     if points:
         marker = "o" if len(points) < 5 else ""
-        label = literal(label)
-        axes.plot(*zip(*points, strict=True), color=colour, linestyle=line, marker=marker, label=label)
+        axes.plot(*zip(*points, strict=True), color=colour, linestyle=style, marker=marker, label=literal(label))
 
 
-def _finish(axes: Axes, title: str) -> None:
+def _finish(axes: Axes, title: str, unit: str) -> None:
     axes.set_title(title, fontsize=10)
-    axes.set_xlabel("iteration", fontsize=8)
+    axes.set_xlabel(unit, fontsize=8)
     axes.set_xlim(left=0)
     axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     axes.grid(alpha=0.3)

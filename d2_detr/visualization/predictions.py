@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,7 +42,11 @@ class Comparison(NamedTuple):
 
 
 def save_comparisons(comparisons: Sequence[Comparison], path: Path, *, columns: int = 1) -> None:
-    """Write one image with all comparisons, all of as many views, `columns` beside each other."""
+    """Write one image with all comparisons, all of as many views, `columns` beside each other.
+
+    A class has one colour in all of them, also where the views know it under other numbers.
+    """
+    palette = palette_of(name for comparison in comparisons for view in comparison.views for name in view.class_names)
     rows, views = -(-len(comparisons) // columns), len(comparisons[0].views)
     figure = Figure(figsize=(3.2 * views * columns, 3.5 * rows), layout="constrained")
     # Each has a frame of its own, so that one sees what belongs together.
@@ -50,7 +54,7 @@ def save_comparisons(comparisons: Sequence[Comparison], path: Path, *, columns: 
         part.patch.set(edgecolor="0.75", linewidth=1)
         part.suptitle(literal(comparison.title), fontsize=8)
         for axes, view in zip(part.subplots(1, views, squeeze=False).flat, comparison.views, strict=True):
-            draw_objects(axes, comparison.picture, view.objects, view.class_names)
+            draw_objects(axes, comparison.picture, view.objects, view.class_names, palette)
             axes.set_axis_off()
             axes.set_title(literal(f"{view.title}: {len(view.objects.classes)}"), fontsize=7, loc="left")
     save_png(figure, path, dpi=120)
@@ -73,20 +77,28 @@ def save_objects(picture: np.ndarray, objects: Objects, class_names: Sequence[st
     figure = Figure(figsize=[(round(side * zoom) + 0.01) / dpi for side in (width, height)])
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    draw_objects(axes, picture, objects, class_names)
+    draw_objects(axes, picture, objects, class_names, palette_of(class_names))
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=dpi, pil_kwargs={"quality": 90})
 
 
-def draw_objects(axes: Axes, picture: np.ndarray, objects: Objects, class_names: Sequence[str]) -> None:
-    """Show a picture with the box, mask, class name and score of each object."""
+def palette_of(class_names: Iterable[str]) -> dict[str, str]:
+    """A colour for each name, in their order."""
+    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(dict.fromkeys(class_names))}
+
+
+def draw_objects(
+    axes: Axes, picture: np.ndarray, objects: Objects, class_names: Sequence[str], palette: Mapping[str, str]
+) -> None:
+    """Show a picture with the box, mask, class name and score of each object, in the colour of its class's name."""
     height, width = picture.shape[:2]
-    painted = picture if objects.masks is None else _painted(picture, objects)
+    colours = [palette[class_names[label]] for label in objects.classes]
+    painted = picture if objects.masks is None else _painted(picture, objects.masks, colours)
     # Boxes are measured from the corner of the first pixel, not from its middle.
     axes.imshow(painted, interpolation="nearest", extent=(0, width, height, 0))
     scores = [None] * len(objects.classes) if objects.scores is None else objects.scores
     for i, ((x0, y0, x1, y1), label, score) in enumerate(zip(objects.boxes_xyxy, objects.classes, scores, strict=True)):
-        colour = COLOURS[label % len(COLOURS)]
+        colour = colours[i]
         if np.isnan(x0):
             x0, y0 = _inside(objects.masks[i])
         else:
@@ -98,11 +110,11 @@ def draw_objects(axes: Axes, picture: np.ndarray, objects: Objects, class_names:
         axes.text(x0, y0, literal(text), **style, zorder=3 + (score or 0))  # the surer name on top
 
 
-def _painted(picture: np.ndarray, objects: Objects) -> np.ndarray:
-    """The picture (H, W, 3) under half transparent masks, the smaller ones on top, each with a white outline."""
+def _painted(picture: np.ndarray, masks: np.ndarray, colours: Sequence[str]) -> np.ndarray:
+    """The picture (H, W, 3) under half transparent masks (N, H, W), the smaller on top, each with a white outline."""
     painted = picture.astype(np.float32)
-    for i in np.argsort([-mask.sum() for mask in objects.masks]):
-        mask, colour = objects.masks[i], np.array(to_rgb(COLOURS[objects.classes[i] % len(COLOURS)])) * 255
+    for i in np.argsort([-mask.sum() for mask in masks]):
+        mask, colour = masks[i], np.array(to_rgb(colours[i])) * 255
         painted[mask] = (1 - MASK_OPACITY) * picture[mask] + MASK_OPACITY * colour
         width = max(1, min(mask.shape) // 300)
         painted[mask & ~binary_erosion(mask, iterations=width, border_value=1)] = 255

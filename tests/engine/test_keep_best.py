@@ -74,8 +74,8 @@ def test_each_of_several_test_sets_has_its_line(opts, tmp_path, monkeypatch):
     found = {"balloon_drawn_val": {"bbox": {"AP": math.nan}}, "balloon_drawn_train": {"bbox": {"AP": 1.0, "AP50": 2.0}}}
     trainer.test = lambda cfg, model: found
     trainer.train()
-    assert "balloon_drawn_val at iteration 2: AP nan" in said
-    assert "balloon_drawn_train at iteration 4: AP 1  AP50 2" in said
+    assert "balloon_drawn_val at iteration 2, epoch 1: AP nan" in said
+    assert "balloon_drawn_train at iteration 4, epoch 2: AP 1  AP50 2" in said
 
 
 def test_the_last_evaluation_may_be_the_best_and_an_undefined_ap_never_is(opts, tmp_path):

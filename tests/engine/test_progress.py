@@ -51,5 +51,7 @@ def test_a_terminal_shows_one_line_that_moves_with_time_left_losses_and_ap(in_a_
 
 def test_what_is_logged_meanwhile_stays_readable(in_a_terminal):
     seen, _ = in_a_terminal
-    assert re.search(r"\]: \S*Evaluation at iteration 20: AP \S+  AP50 [^\r\n]*cardinality_error [\d.]+", seen)
+    assert re.search(
+        r"\]: \S*Evaluation at iteration 20, epoch 10: AP \S+  AP50 [^\r\n]*cardinality_error [\d.]+", seen
+    )
     assert "Logging error" not in seen and "Traceback" not in seen

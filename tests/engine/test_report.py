@@ -53,7 +53,11 @@ def test_a_training_ends_with_the_report_of_its_last_model(root, opts, tmp_path)
     trained(root, *opts, "TEST.EVAL_PERIOD", "0")
     text = (tmp_path / "report.html").read_text()
     assert sections(tmp_path)[:5] == ["summary", "training", "scores", "threshold", "gallery"]
-    assert "the model of iteration 4, the last" in text and f"{tmp_path}/model_final.pth" in text
+    assert (
+        "the model of iteration 4, the last" in text
+        and "4, with 4 pictures each: 2.67 epochs" in text
+        and f"{tmp_path}/model_final.pth" in text
+    )
     for name in ("disc", "square", "triangle", "00001.png", "00003.png"):
         assert name in text
 

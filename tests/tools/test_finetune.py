@@ -58,7 +58,9 @@ def test_one_line_trains_evaluates_and_reports(finetuned):
     folder, output = finetuned
     assert "has the layout `custom`" in output and re.search(r"20 +2 +triangle", output)
     assert "Epochs: 2 of 6 pictures, 2 at a time, so 6 iterations; learning rate 0.0001, lowered at 5" in output
-    evaluations = re.findall(r"Evaluation at iteration (\d): AP [\d.]+  AP50 .*total_loss .*class_error", output)
+    evaluations = re.findall(
+        r"Evaluation at iteration (\d), epoch \d: AP [\d.]+  AP50 .*total_loss .*class_error", output
+    )
     assert evaluations == ["3", "6"], "one for each epoch"
     assert re.search(r"class_error [\d.]+  cardinality_error [\d.]+  \(disc [\d.]+, square [\d.]+, triangle", output)
     assert "copypaste" not in output and "Average Precision" not in output

@@ -79,7 +79,7 @@ def test_panoptic_segmentation_from_masks_and_a_background(root, with_masks, tmp
     status, output = run(tmp_path, "train_net.py", *BOXES, root, *TINY, *PANOPTIC, *start)
     assert status == 0, output
     assert re.search(r"21 +3 +background", output), "category id, class and name in the table"
-    assert re.search(r"Evaluation at iteration \d+: AP .* mask AP .* PQ ", output)
+    assert re.search(r"Evaluation at iteration \d+, epoch \S+: AP .* mask AP .* PQ ", output)
     assert "copypaste: PQ,SQ,RQ,PQ_th,SQ_th,RQ_th,PQ_st,SQ_st,RQ_st" in (tmp_path / "log.txt").read_text()
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert (config["MODEL"]["DETR"]["NUM_CLASSES"], config["MODEL"]["DETR"]["STUFF_CLASSES"]) == (4, [3])

@@ -1,9 +1,11 @@
 import json
 
+import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
-from d2_detr.visualization.curves import VALIDATION, read_metrics, save_curves
+from d2_detr.visualization.curves import VALIDATION, draw_panel, read_metrics, save_curves
 
 
 def write(path, lines):
@@ -46,3 +48,13 @@ def test_several_runs_have_a_colour_each_and_validation_is_dashed(tmp_path, monk
     shown = [(style["label"], style["color"], style["linestyle"]) for _, style in drawn]
     assert shown == [("a", "C0", "-"), ("a, validation", "C0", VALIDATION), ("b", "C1", "-")]
     assert drawn[1][0] == ((19,), (0.7,))
+
+
+@pytest.mark.parametrize(
+    ("other", "unit", "x"), [([], "epoch", (0.5, 1.0)), ([loss(4)], "iteration", (9, 19))], ids=["counted", "not_all"]
+)
+def test_the_axis_has_epochs_where_all_runs_counted_them(other, unit, x):
+    axes = Figure().subplots()
+    run = [loss(9) | {"epoch": 0.5}, loss(19) | {"epoch": 1.0}]
+    draw_panel(axes, "total loss", {"run": run, "other": other})
+    assert axes.get_xlabel() == unit and tuple(axes.lines[0].get_xdata()) == x

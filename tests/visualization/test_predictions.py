@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
@@ -13,6 +14,7 @@ from d2_detr.visualization.predictions import (
     _inside,
     _painted,
     draw_objects,
+    palette_of,
     save_comparisons,
     save_objects,
 )
@@ -45,6 +47,18 @@ def test_truth_and_prediction_are_drawn_beside_each_other_in_the_colours_of_thei
     assert COLOURS[0] in right and COLOURS[1] not in right
 
 
+def test_a_class_has_one_colour_in_all_views_whatever_its_number(tmp_path, monkeypatch):
+    picture, seen = np.zeros((100, 80, 3), np.uint8), []
+    monkeypatch.setattr(Axes, "text", lambda axes, x, y, name, bbox, **style: seen.append((name, bbox["facecolor"])))
+    views = [
+        View("truth", Objects(BOX, np.array([1])), NAMES),
+        View("one", Objects(BOX, np.array([0])), ("dog",)),
+        View("other", Objects(BOX, np.array([2])), ("person", "dog", "cat")),
+    ]
+    save_comparisons([Comparison("cat.jpg", picture, views)], tmp_path / "out.png")
+    assert seen == [("dog", COLOURS[1]), ("dog", COLOURS[1]), ("cat", COLOURS[0])]
+
+
 def test_pictures_without_objects_and_incomplete_rows_are_drawn(tmp_path):
     save_comparisons([comparison([])] * 4, tmp_path / "out.png", columns=3)
     assert (tmp_path / "out.png").is_file()
@@ -65,7 +79,7 @@ def test_the_threshold_keeps_the_masks_of_what_scores_above_it():
 
 def test_masks_are_painted_over_the_picture_the_smaller_on_top_with_white_outlines():
     picture = np.zeros((100, 80, 3), np.uint8)
-    painted = _painted(picture, with_masks())
+    painted = _painted(picture, with_masks().masks, COLOURS[:2])
     colours = [(np.array(to_rgb(COLOURS[i])) * 255 * MASK_OPACITY).astype(np.uint8).tolist() for i in range(2)]
     assert painted[25, 15].tolist() == colours[0] and painted[40, 30].tolist() == colours[1]
     assert painted[20, 30].tolist() == painted[30, 30].tolist() == [255] * 3
@@ -77,7 +91,7 @@ def test_what_has_no_box_is_named_inside_its_mask(tmp_path):
     assert _inside(objects.masks[1])[0] in range(28, 32) and _inside(objects.masks[1])[1] in range(38, 42)
     figure = Figure()
     axes = figure.subplots()
-    draw_objects(axes, np.zeros((100, 80, 3), np.uint8), objects, ["sky", "cat"])
+    draw_objects(axes, np.zeros((100, 80, 3), np.uint8), objects, ["sky", "cat"], palette_of(["sky", "cat"]))
     assert [text.get_text() for text in axes.texts] == ["sky 0.90", "cat 0.80"]
     assert len(axes.patches) == 1, "one box"
     assert axes.texts[0].get_zorder() > axes.texts[1].get_zorder() >= 3, "the surer name on top"
@@ -88,7 +102,7 @@ def test_boxes_are_drawn_around_the_pixels_that_they_hold():
     figure = Figure(figsize=(1, 1))
     axes = figure.add_axes((0, 0, 1, 1))
     objects = Objects(np.array([[0.0, 0, 2, 3]]), np.array([0]), np.array([0.9]))
-    draw_objects(axes, np.zeros((4, 4, 3), np.uint8), objects, ["cat"])
+    draw_objects(axes, np.zeros((4, 4, 3), np.uint8), objects, ["cat"], palette_of(["cat"]))
     assert axes.images[0].get_extent() == [*axes.get_xlim(), *axes.get_ylim()] == [0, 4, 4, 0]
     assert axes.texts[0].get_verticalalignment() == "top", "inside, where the border is near"
 
