@@ -2,7 +2,7 @@
 
     python tests/reference/record_detectron2.py
 
-Recorded with Detectron2 0.6 at 02b5c4e, torch 2.15.0, on the CPU.
+Recorded with Detectron2 0.6 at 02b5c4e, torch 2.14.1, on the CPU.
 """
 
 from __future__ import annotations
