@@ -101,6 +101,11 @@ def read_coco(path: str | Path, image_root: str | Path) -> CocoFile:
             f"{path}: the boxes look like corners [x0, y0, x1, y1]; COCO's `bbox` is [x, y, width, height]. "
             "Subtract x0 and y0 from the last two numbers"
         )
+    if _boxes_are_shares(annotations):
+        raise InputError(
+            f"{path}: the boxes look like shares of the picture, from 0 to 1; COCO's `bbox` is in pixels. Multiply its "
+            "numbers by the width and the height of the picture"
+        )
     if problems:
         raise InputError(_listed(path, problems))
     return CocoFile(path, images, annotations, categories)
@@ -206,7 +211,10 @@ def _box_problem(box: object, size_wh: tuple[int, int]) -> str:
     if width == 0 or height == 0:
         return f"bbox {box} has no area; draw it anew or remove the annotation"
     if x >= size_wh[0] or y >= size_wh[1] or x + width <= 0 or y + height <= 0:
-        return f"bbox {box} lies outside of the picture, which is {size_wh[0]} x {size_wh[1]}; correct or remove it"
+        return (
+            f"bbox {box} lies outside of the picture, which is {size_wh[0]} x {size_wh[1]} by its entry in `images`; "
+            "correct the one or the other, or remove the annotation"
+        )
     return ""
 
 
@@ -254,6 +262,10 @@ def _boxes_are_corners(
     corners = all(w > x and h > y and w <= width + 1 and h <= height + 1 for (x, y, w, h), width, height in boxes)
     sticking_out = sum(x + w > width + 1 or y + h > height + 1 for (x, y, w, h), width, height in boxes)
     return corners and sticking_out > len(boxes) / 4
+
+
+def _boxes_are_shares(annotations: list[dict]) -> bool:
+    return bool(annotations) and all(max(entry["bbox"]) <= 1 for entry in annotations)
 
 
 def _is_number(value: object) -> bool:

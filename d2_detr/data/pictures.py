@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,11 @@ from PIL import Image, ImageOps
 
 from d2_detr.errors import InputError
 
+# Which files of a folder are pictures; a file that is named is taken for one in any case.
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 EXIF_ORIENTATION = 0x0112
+# The last bytes of a whole file, of the formats that most pictures have.
+ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
 
 def picture_size(path: str | Path) -> tuple[int, int]:
@@ -24,13 +29,17 @@ def picture_size(path: str | Path) -> tuple[int, int]:
 
 
 def check_picture(path: str | Path, annotated_wh: tuple[int, int] | None) -> None:
-    """Whether a picture is there and has the annotated size (if any), as shown or as stored; from its header alone.
+    """Whether a picture is there, whole, and has the annotated size (if any), as shown or as stored.
+
+    Its header and its end are looked at; only where the end is not that of a whole picture all of it is read.
 
     Raises:
-        FileNotFoundError, InputError: no such file, not a picture, or of another size.
+        FileNotFoundError, InputError: no such file, not a picture, cut short, or of another size.
     """
     with _open(path) as picture:
         stored_wh = picture.size
+        if not _ends_whole(path, picture.format):
+            _load(picture, path)
     if annotated_wh and annotated_wh not in (stored_wh, shown_wh := picture_size(path)):
         raise InputError(_size_mismatch(path, shown_wh, annotated_wh))
 
@@ -49,10 +58,7 @@ def read_picture(path: str | Path, format: str = "RGB", *, annotated_wh: tuple[i
         FileNotFoundError, InputError: no such file, not a picture, cut short, or of another size than annotated.
     """
     with _open(path) as picture:
-        try:
-            picture.load()
-        except Exception as error:  # damaged bytes make the decoders stumble in many ways
-            raise InputError(f"{path}: the picture is damaged or cut short ({error}); save it again") from error
+        _load(picture, path)
         upright = ImageOps.exif_transpose(picture) if _orientation(picture) > 1 else picture
         if annotated_wh and upright.size != annotated_wh:
             if picture.size != annotated_wh:
@@ -78,6 +84,23 @@ def _open(path: str | Path) -> Image.Image:
         raise
     except Exception as error:  # every plugin of Pillow stumbles in its own way
         raise InputError(f"{path}: not a picture that Pillow can read ({type(error).__name__})") from error
+
+
+def _load(picture: Image.Image, path: str | Path) -> None:
+    try:
+        picture.load()
+    except Exception as error:  # damaged bytes make the decoders stumble in many ways
+        raise InputError(f"{path}: the picture is damaged or cut short ({error}); save it again") from error
+
+
+def _ends_whole(path: str | Path, format: str | None) -> bool:
+    """Whether the file ends as its format does; False also where that is not known here."""
+    end = ENDS.get(format)
+    if end is None:
+        return False
+    with open(path, "rb") as file:
+        file.seek(-min(len(end), Path(path).stat().st_size), os.SEEK_END)
+        return file.read() == end
 
 
 def _orientation(picture: Image.Image) -> int:

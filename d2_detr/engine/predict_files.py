@@ -9,12 +9,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from d2_detr.data.pictures import SUFFIXES
 from d2_detr.engine.predictor import Predictor
 from d2_detr.errors import InputError
 from d2_detr.files import write_json
 
-# Which files of a folder are pictures; a file that is named is taken for one in any case.
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 RESULTS = "predictions.json"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from d2_detr.data.class_table import survey
+from d2_detr.data.survey import survey
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog

@@ -30,6 +30,7 @@ from d2_detr.engine.progress import (
 )
 from d2_detr.engine.report import write_report
 from d2_detr.engine.setup import num_train_pictures
+from d2_detr.errors import InputError
 from d2_detr.evaluation.coco import KnownClassesEvaluator
 from d2_detr.evaluation.losses import LossEvaluator
 from d2_detr.evaluation.panoptic import PanopticEvaluator
@@ -103,6 +104,8 @@ class Trainer(DefaultTrainer):
                     self.run_step()
                     self.after_step()
                     self.iter += 1
+            except InputError:  # which is told as the last line, and needs no traceback
+                raise
             except Exception:
                 logger.exception("Training failed at iteration %d", self.iter)
                 raise

@@ -1,11 +1,13 @@
 """The class table counts what is there, and warns of what looks wrong."""
 
+import shutil
+
 import pytest
 
 from d2_detr.data import class_table
-from d2_detr.data.class_table import check_pictures, look_at_data, survey, warnings
-from d2_detr.data.classes import dataset_label_map
+from d2_detr.data.class_table import check_pictures, look_at_data
 from d2_detr.data.custom import TRAIN, VAL
+from d2_detr.data.survey import survey
 from d2_detr.engine import load_config
 from d2_detr.errors import InputError
 from tests import shapes
@@ -97,10 +99,43 @@ def test_boxes_that_stick_out_are_warned_about_with_number_and_picture(root, sai
     assert not warned or (found[0].startswith("2 boxes of custom_train") and "00001.png" in found[0])
 
 
-def test_a_dataset_without_anything_odd_has_no_warnings(root):
-    load_config("", [], str(root))
-    train, val = survey(loaded(TRAIN)), survey(loaded(VAL))
-    assert warnings(dataset_label_map(TRAIN), train, val, num_queries=100) == []
+def test_boxes_that_nobody_draws_are_warned_about(root, said):
+    coco = shapes.read(root, "val")
+    first = coco["annotations"][0]
+    other_class = next(c["id"] for c in coco["categories"] if c["id"] != first["category_id"])
+    coco["annotations"] += [
+        first | {"id": 901},
+        first | {"id": 902, "category_id": other_class},
+        first | {"id": 903, "bbox": [3, 3, 20, 1]},
+    ]
+    shapes.write(coco, root, "val")
+    name = next(image["file_name"] for image in coco["images"] if image["id"] == first["image_id"])
+    repeated, thin = sorted(said()[1], key=lambda text: "pixels" in text)
+    assert repeated.startswith("1 boxes of custom_val are there a second time") and name in repeated
+    assert thin.startswith("1 boxes of custom_val are less than 2 pixels wide or high") and name in thin
+
+
+def test_a_picture_of_both_parts_is_warned_about_under_whatever_name(root, said):
+    first_val = root / "val2017" / shapes.read(root, "val")["images"][0]["file_name"]
+    train = root / "train2017" / shapes.read(root, "train")["images"][0]["file_name"]
+    shutil.copy(train, first_val)
+    (warned,) = said()[1]
+    assert warned.startswith("1 pictures of custom_val are trained on, too") and str(first_val) in warned
+
+
+def test_pictures_that_the_annotations_do_not_name_are_warned_about(root, said):
+    train = root / "train2017"
+    (train / "notes.txt").touch()
+    (train / ".hidden.png").touch()
+    shutil.copy(train / "00001.png", train / "zz.PNG")
+    (warned,) = said()[1]
+    assert warned.startswith("1 pictures beside the others are not in the annotations") and "zz.PNG" in warned
+
+
+def test_a_training_set_without_objects_is_refused(root, said):
+    change(root, "train", lambda entry: None)
+    with pytest.raises(InputError, match="custom_train: not an object in 6 pictures, so there is nothing to learn"):
+        said()
 
 
 def test_pictures_that_are_missing_broken_or_resized_are_found_before_training(root):
@@ -110,6 +145,9 @@ def test_pictures_that_are_missing_broken_or_resized_are_found_before_training(r
     whole = path.read_bytes()
     path.write_bytes(b"<html>")
     with pytest.raises(InputError, match=r"00004\.png: not a picture"):
+        check_pictures(loaded(TRAIN))
+    path.write_bytes(whole[:-30])
+    with pytest.raises(InputError, match=r"00004\.png: the picture is damaged or cut short"):
         check_pictures(loaded(TRAIN))
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"00004\.png: no such picture"):
