@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -116,8 +117,8 @@ def evaluation_line(results: Mapping) -> str:
 
 
 def in_terminal() -> bool:
-    """Whether somebody looks at what tqdm writes."""
-    return sys.stderr.isatty()
+    """Whether somebody looks at what tqdm writes: a terminal without a size, as automata have it, shows nothing."""
+    return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
 
 
 def _median(storage: EventStorage, name: str) -> float:

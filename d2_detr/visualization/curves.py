@@ -31,6 +31,7 @@ COLUMNS = 4
 Runs = Mapping[str, Sequence[dict]]  # the metrics of trainings by name
 LINES = ("-", (0, (1, 1)), "-.")  # of the metrics of a panel
 VALIDATION = (0, (4, 2))
+MOST_MARKERS = 20  # of a line whose points are marked
 
 
 def read_metrics(path: str | Path) -> list[dict]:
@@ -82,27 +83,41 @@ def measured_panels(runs: Runs) -> list[str]:
 
 def draw_panel(axes: Axes, title: str, runs: Runs) -> None:
     """Draw the panel of PANELS with this title."""
+    unit = "epoch" if all(map(_epoch_length, filter(None, runs.values()))) else "iteration"
     several = len(PANELS[title]) > 1
-    unit = "epoch" if all("epoch" in line for metrics in runs.values() for line in metrics) else "iteration"
     for number, (run, metrics) in enumerate(runs.items()):
         of_run = [run] if len(runs) > 1 else []
         for name, line in zip(PANELS[title], LINES, strict=False):
-            of_metric = [*of_run, name.rpartition("/")[2]] if several else of_run
+            # Of several runs the first metric has the line that the run has in all panels, and so its name alone.
+            metric = [name.rpartition("/")[2]] if several and not (of_run and line == LINES[0]) else []
             for measured, label, style in (
-                (name, ", ".join(of_metric) or "training", line),
+                (name, ", ".join([*of_run, *metric]) or "training", line),
                 (f"validation/{name}", ", ".join([*of_run, "validation"]), VALIDATION),
             ):
-                points = [(entry[unit], entry[measured]) for entry in metrics if measured in entry]
-                _draw(axes, points, label, f"C{number}", style)
+                points = [(_position(entry, unit, metrics), entry[measured]) for entry in metrics if measured in entry]
+                steps = {"drawstyle": "steps-post"} if name == "lr" else {}
+                _draw(axes, points, label, color=f"C{number}", linestyle=style, **steps)
     _finish(axes, title, unit)
     if len(runs) == 1 and len(axes.lines) > 1:
         axes.legend(fontsize=7, loc="best")
 
 
-def _draw(axes: Axes, points: Sequence[tuple[float, float]], label: str, colour: str, style: object) -> None:
+def _epoch_length(metrics: Sequence[dict]) -> float:
+    """In iterations; 0 where the training has not counted epochs."""
+    counted = (line for line in metrics if "epoch" in line and "total_loss" in line)
+    return next(((line["iteration"] + 1) / line["epoch"] for line in counted), 0.0)
+
+
+def _position(line: dict, unit: str, metrics: Sequence[dict]) -> float:
+    """Of a line of the metrics on the axis. What was last measured before the iteration that is written, as class_error
+    where its pictures hold no object, has a line of its own without epoch."""
+    return line[unit] if unit in line else (line["iteration"] + 1) / _epoch_length(metrics)
+
+
+def _draw(axes: Axes, points: Sequence[tuple[float, float]], label: str, **style: object) -> None:
     if points:
-        marker = "o" if len(points) < 5 else ""
-        axes.plot(*zip(*points, strict=True), color=colour, linestyle=style, marker=marker, label=literal(label))
+        marker = "o" if len(points) <= MOST_MARKERS else ""
+        axes.plot(*zip(*points, strict=True), label=literal(label), marker=marker, markersize=3.5, **style)
 
 
 def _finish(axes: Axes, title: str, unit: str) -> None:

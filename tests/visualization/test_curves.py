@@ -51,10 +51,27 @@ def test_several_runs_have_a_colour_each_and_validation_is_dashed(tmp_path, monk
 
 
 @pytest.mark.parametrize(
-    ("other", "unit", "x"), [([], "epoch", (0.5, 1.0)), ([loss(4)], "iteration", (9, 19))], ids=["counted", "not_all"]
+    ("other", "unit", "x"),
+    [([], "epoch", (0.5, 1.0)), ([loss(4)], "iteration", (9, 19))],
+    ids=["counted", "not_all"],
 )
 def test_the_axis_has_epochs_where_all_runs_counted_them(other, unit, x):
     axes = Figure().subplots()
     run = [loss(9) | {"epoch": 0.5}, loss(19) | {"epoch": 1.0}]
     draw_panel(axes, "total loss", {"run": run, "other": other})
     assert axes.get_xlabel() == unit and tuple(axes.lines[0].get_xdata()) == x
+
+
+def test_a_line_that_does_not_say_its_epoch_has_that_of_its_iteration():
+    axes = Figure().subplots()
+    run = [loss(9) | {"epoch": 0.5}, {"iteration": 13, "class_error": 100.0}, loss(19) | {"epoch": 1.0}]
+    draw_panel(axes, "class error (%)", {"run": run})
+    assert axes.get_xlabel() == "epoch" and axes.lines[0].get_xdata().tolist() == [0.7]
+
+
+def test_of_several_runs_no_two_names_stand_for_one_line():
+    axes = Figure().subplots()
+    run = [{"iteration": 9, "bbox/AP": 1, "bbox/AP50": 2}]
+    draw_panel(axes, "AP, AP50 of boxes", {"a": run, "b": run})
+    assert [line.get_label() for line in axes.lines] == ["a", "a, AP50", "b", "b, AP50"]
+    assert len({(line.get_color(), line.get_linestyle(), str(line._dash_pattern)) for line in axes.lines}) == 4
