@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import argparse
 
+from d2_detr.command_line import ToolParser
 from d2_detr.engine import load_config
 from d2_detr.engine.benchmark import benchmark
 from d2_detr.errors import one_clear_message
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", default="", metavar="FILE")
+    parser = ToolParser(__doc__)
+    parser.add_argument("--config", "--config-file", dest="config_file", default="", metavar="FILE")
     parser.add_argument("--batch", type=int, default=2, help="pictures in a batch (default 2)")
     parser.add_argument("--size", type=int, nargs=2, default=(800, 1066), metavar=("H", "W"), help="(default 800 1066)")
     parser.add_argument("--repeats", type=int, default=5, help="calls of which the median is shown (default 5)")

@@ -18,6 +18,7 @@ from d2_detr.checkpoint.metadata import metadata_of
 from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.checkpoint.weights import local_weights
 from d2_detr.checkpoint.write import write_checkpoint
+from d2_detr.command_line import ToolParser
 from d2_detr.engine.checkpoint_config import metadata_to_write
 from d2_detr.errors import InputError, naming, one_clear_message
 
@@ -25,7 +26,7 @@ TARGETS = [format.value for format in Format if format is not Format.IMAGENET]
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument("--source_model", required=True, metavar="SOURCE", help="path, address or name")
     parser.add_argument("--output_model", metavar="PATH", help="file to write (.pth, .safetensors); for hf a folder")
     parser.add_argument("--to", choices=TARGETS, default="plugin", help="layout to write (default: plugin)")

@@ -13,6 +13,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from d2_detr.command_line import ToolParser
 from d2_detr.data.layouts import LAYOUTS, find_layout
 from d2_detr.engine import launch, load_config, train
 from d2_detr.engine.finetune import finetune_config
@@ -24,13 +25,28 @@ NATIVE_KEYS = {
     "--num_classes": "MODEL.DETR.NUM_CLASSES", "--frozen_weights": "MODEL.DETR.FROZEN_WEIGHTS",
     "--eos_coef": "MODEL.DETR.NO_OBJECT_WEIGHT", "--weight_decay": "SOLVER.WEIGHT_DECAY",
     "--clip_max_norm": "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "--num_workers": "DATALOADER.NUM_WORKERS",
-    "--device": "MODEL.DEVICE", "--seed": "SEED",
+    "--device": "MODEL.DEVICE", "--seed": "SEED", "--dropout": "MODEL.DETR.DROPOUT",
+    "--giou_loss_coef": "MODEL.DETR.GIOU_WEIGHT", "--bbox_loss_coef": "MODEL.DETR.L1_WEIGHT",
 }  # fmt: skip
+OF_THE_WEIGHTS = (
+    "backbone", "dilation", "enc_layers", "dec_layers", "dim_feedforward", "hidden_dim", "nheads", "num_queries",
+    "position_embedding", "pre_norm",
+)  # fmt: skip
+# What others mean here.
+ANSWERS = {
+    **{f"--{name}": "the model is that of --weights, so leave it out" for name in OF_THE_WEIGHTS},
+    "--eval": "python tools/train_net.py --eval-only --data FOLDER MODEL.WEIGHTS FILE evaluates",
+    "--set_cost_bbox": "the costs of matching are the weights of the losses here: --bbox_loss_coef",
+    "--set_cost_giou": "the costs of matching are the weights of the losses here: --giou_loss_coef",
+    "--no_aux_loss": "put MODEL.DETR.DEEP_SUPERVISION False behind all options",
+    "--start_epoch": "--continue goes on where the training in --output-dir was interrupted",
+    "--world_size": "--num-gpus is the number of processes",
+}
 OF_EVERY_RUN = {"output_dir", "go_on", "num_gpus", "opts"}  # all else belongs to its beginning
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def argument_parser() -> ToolParser:
+    parser = ToolParser(__doc__, ANSWERS)
     add = parser.add_argument
     add("--data", "--coco_path", metavar="FOLDER", help="annotated pictures, in any layout of the README")
     add("--weights", metavar="FILE", help="trained model: path, address or name (default detr://r50)")
@@ -40,6 +56,14 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--lr", type=float, default=0, help="learning rate (default: as the batch wants it)")
     add("--lr-backbone", "--lr_backbone", type=float, help="of the backbone (default: a tenth)")
     add("--lr-drop", "--lr_drop", type=float, metavar="EPOCHS", help="then the rate falls to a tenth (default: 4/5)")
+    add("--image-size", type=int, default=0, metavar="PIXELS", help="short side of pictures (default: as the weights)")
+    add(
+        "--patience",
+        type=int,
+        default=0,
+        metavar="EPOCHS",
+        help="end when AP has not risen in so many (default: never)",
+    )
     add("--masks", action="store_true", help="learn masks besides boxes")
     add("--output-dir", "--output_dir", default="outputs", metavar="FOLDER", help="(default outputs)")
     add("--continue", action="store_true", dest="go_on", help="go on with the training in the output folder")
@@ -65,11 +89,12 @@ def new_config(args: argparse.Namespace):
     return finetune_config(
         args.data, args.weights or args.resume or "", epochs=args.epochs, output_dir=args.output_dir,
         batch_size=args.batch_size, num_processes=group_size(args.num_gpus), lr=args.lr, lr_backbone=args.lr_backbone,
-        lr_drop=args.lr_drop, masks=args.masks, opts=[*given, *args.opts],
+        lr_drop=args.lr_drop, image_size=args.image_size, patience=args.patience, masks=args.masks,
+        opts=[*given, *args.opts],
     )  # fmt: skip
 
 
-def old_config(args: argparse.Namespace, parser: argparse.ArgumentParser):
+def old_config(args: argparse.Namespace, parser: ToolParser):
     config = Path(args.output_dir) / "config.yaml"
     if not config.is_file():
         raise InputError(f"{config}: no such file, so there is no training to go on with; begin one with --data")

@@ -11,13 +11,14 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
+from d2_detr.command_line import ToolParser
 from d2_detr.data.panoptic_files import PanopticFile, read_panoptic
 from d2_detr.data.panoptic_from_instances import make_panoptic
 from d2_detr.errors import one_clear_message
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="annotations in COCO format, with masks")
     parser.add_argument(
         "--background", metavar="NAME", default="background", help="name of the stuff; default: %(default)s"

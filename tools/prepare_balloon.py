@@ -11,12 +11,13 @@ import argparse
 import logging
 from pathlib import Path
 
+from d2_detr.command_line import ToolParser
 from d2_detr.data import balloon
 from d2_detr.errors import one_clear_message
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument("--source", default="drawn", help='"drawn", "real", or the folder with train/ and val/')
     return parser.parse_args()
 

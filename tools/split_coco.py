@@ -15,13 +15,14 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from d2_detr.command_line import ToolParser
 from d2_detr.data.coco import read_coco
 from d2_detr.data.split import write_split
 from d2_detr.errors import InputError, one_clear_message
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument(
         "annotations", type=Path, metavar="FILE", help="in COCO format, as tools for labelling export it"
     )

@@ -17,6 +17,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
+from d2_detr.command_line import ToolParser
 from d2_detr.data.pictures import picture_size
 from d2_detr.data.via import via_to_coco
 from d2_detr.errors import InputError, one_clear_message
@@ -24,7 +25,7 @@ from d2_detr.files import read_json, write_json
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument("via_file", type=Path, metavar="VIA_FILE", help="annotations or project, saved by VIA as JSON")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="default: the folder of VIA_FILE")
     parser.add_argument("--output", type=Path, metavar="FILE", required=True, help="COCO file to write (.json)")

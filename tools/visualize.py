@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from d2_detr.command_line import ToolParser
 from d2_detr.engine import load_config
 from d2_detr.engine.checkpoint_config import load_trained_config
 from d2_detr.engine.visualize import compare, visualize
@@ -19,7 +20,7 @@ from d2_detr.visualization.figures import show_in_windows
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     add = parser.add_argument
     add(
         "--config",
@@ -32,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     add("--data", default="", metavar="FOLDER", help="dataset of your own, as for finetune.py")
     add("--output", required=True, type=Path, metavar="FOLDER", help="where to write the pictures")
     add("--num", type=int, default=12, help="how many pictures of the test set (default 12)")
-    add("--threshold", type=float, default=0.7, help="least score that is shown (default 0.7)")
+    add("--threshold", type=float, help="least score that is shown (default: the best for the model, else 0.7)")
     add(
         "--attention",
         type=int,

@@ -20,6 +20,7 @@ class Metadata:
     Args:
         test_sizes: length in pixels of a picture's short edge in evaluation, and the most of its long one.
         config: this plugin's config of the model, as YAML.
+        threshold: the score with the best F1 on the pictures that the model was validated with.
         warning: a sentence on what a conversion cannot keep.
     """
 
@@ -28,6 +29,7 @@ class Metadata:
     dilation: bool | None = None
     test_sizes: tuple[int, int] | None = None
     config: str = ""
+    threshold: float | None = None
     warning: str = ""
 
 
@@ -58,6 +60,7 @@ def metadata_of(checkpoint: dict[str, Any]) -> Metadata:
                 model["RESNETS"]["RES5_DILATION"] == 2,
                 (sizes["MIN_SIZE_TEST"], sizes["MAX_SIZE_TEST"]) if sizes else None,
                 checkpoint["config"],
+                checkpoint.get("threshold"),
             )
         except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"config of the checkpoint: not a config of this plugin ({error!r})") from error

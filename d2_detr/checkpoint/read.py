@@ -18,7 +18,7 @@ from d2_detr.errors import InputError
 # Native DETR stores its command line beside the weights. A Namespace is a plain holder of values.
 torch.serialization.add_safe_globals([argparse.Namespace])
 # What this project writes as JSON into the header of a safetensors file.
-_OURS = {"label_map": dict, "config": str}
+_OURS = {"label_map": dict, "config": str, "threshold": float}
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

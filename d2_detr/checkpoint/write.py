@@ -42,6 +42,7 @@ def write_checkpoint(path: str | Path, state_dict: StateDict, format: Format, me
         return
     beside: dict[str, object] = {"label_map": metadata.label_map.to_dict()} if metadata.label_map else {}
     beside |= {"config": metadata.config} if metadata.config else {}
+    beside |= {"threshold": metadata.threshold} if metadata.threshold is not None else {}
     with replacing(path) as temporary:
         if path.suffix == ".safetensors":
             save_file(state_dict, temporary, metadata={key: json.dumps(value) for key, value in beside.items()})

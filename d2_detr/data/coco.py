@@ -265,7 +265,8 @@ def _boxes_are_corners(
 
 
 def _boxes_are_shares(annotations: list[dict]) -> bool:
-    return bool(annotations) and all(max(entry["bbox"]) <= 1 for entry in annotations)
+    numbers = [number for entry in annotations for number in entry["bbox"]]
+    return max(numbers, default=2) <= 1 and any(number % 1 for number in numbers)
 
 
 def _is_number(value: object) -> bool:

@@ -10,6 +10,7 @@ The first one that fits is taken.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,12 +18,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from d2_detr.data.panoptic import made_json
+from d2_detr.data.pictures import SUFFIXES
 from d2_detr.errors import InputError
 from d2_detr.files import read_json
 
 TRAIN, VAL = "custom_train", "custom_val"
 MOST_JSON_FILES = 20  # in a folder; where there are more, each belongs to one picture, which is not VIA's way
 SHOWN = 10  # entries of a folder, in messages
+OTHER_FORMATS = {
+    "YOLO's format": ("data.yaml", "labels/**/*.txt", "train/labels/*.txt"),
+    "Pascal VOC's format": ("Annotations/*.xml", "annotations/*.xml", "train/*.xml", "*.xml"),
+}
 
 
 class Place(NamedTuple):
@@ -83,13 +89,17 @@ def find_layout(root: Path) -> Layout:
     """The layout of a folder, told by the annotation files that are there; those of one split are enough.
 
     Raises:
-        FileNotFoundError: it is in none of the layouts.
+        FileNotFoundError: it is in none of the layouts; the message has the remedy, if one is known.
         InputError: several files of VIA lie side by side.
     """
     for name, places in LAYOUTS.items():
         splits = {split: _split(root, place, is_via=name == "via") for split, place in places.items()}
         if any(_is_there(split.annotations) for split in splits.values()):
             return Layout(name, root, splits)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: {_no_folder(root)}")
+    if remedy := _remedy(root):
+        raise FileNotFoundError(f"{root}: {remedy}")
     layouts = ", ".join(f"`{name}` ({_described(places)})" for name, places in LAYOUTS.items())
     raise FileNotFoundError(
         f"{root / LAYOUTS['custom'][TRAIN].annotations[0]}: no such file, nor annotations of another layout; a dataset "
@@ -148,9 +158,37 @@ def _described(places: Mapping[str, Place]) -> str:
 
 def _content(root: Path) -> str:
     """What a folder holds: first its folders, then the JSON files in it and in them."""
-    if not root.is_dir():
-        return "is a file" if root.exists() else "does not exist"
     found = [path for visible in ("[!.]*", "[!.]*/[!.]*.json") for path in root.glob(visible)]
     found.sort(key=lambda path: (not path.is_dir(), path.suffix != ".json", path))
     names = [f"{path.relative_to(root)}{'/' * path.is_dir()}" for path in found[:SHOWN]]
     return f"holds {', '.join(names)}{', ...' * (len(found) > SHOWN)}" if names else "is empty"
+
+
+def _no_folder(root: Path) -> str:
+    if not root.exists():
+        return "does not exist; give the folder of a dataset"
+    split = f"; {_split_command(root, root.parent, root.parent)} makes one of it" if root.suffix == ".json" else ""
+    return f"is a file, not the folder of a dataset{split}"
+
+
+def _remedy(root: Path) -> str:
+    """What to do with a folder in another format, or with one annotation file for all pictures; "" if it is neither."""
+    for path in [path for pattern in ("*.json", "annotations/*.json") for path in root.glob(pattern)][:MOST_JSON_FILES]:
+        content = read_json(path)
+        if isinstance(content, dict) and {"images", "annotations"} <= set(content):
+            folders = (root / name for name in ("images/default", "images", "."))
+            pictures = next((folder for folder in folders if _has_pictures(folder)), root / "PICTURES")
+            return f"has one annotation file for all pictures; share them out: {_split_command(path, pictures, root)}"
+    for of_format, patterns in OTHER_FORMATS.items():
+        if any(next(root.glob(pattern), None) for pattern in patterns):
+            return f"looks like {of_format}; export it in COCO format where it was annotated, or convert it"
+    return ""
+
+
+def _split_command(annotations: Path, pictures: Path, root: Path) -> str:
+    options = "--pictures", str(pictures), "--output", str(root / "split")
+    return shlex.join(["python", "tools/split_coco.py", str(annotations), *options])
+
+
+def _has_pictures(folder: Path) -> bool:
+    return folder.is_dir() and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())

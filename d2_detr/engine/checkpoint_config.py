@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 # Of a training's config what decides about predictions; the rest is of its data and its machine.
 SECTIONS = ("MODEL", "INPUT")
+DEFAULT_THRESHOLD = 0.7  # as native DETR's notebooks have it
 
 
 def config_of(weights: str, opts: Sequence[str] = (), *, to_train: bool = False) -> tuple[CfgNode, LabelMap | None]:
@@ -85,6 +86,17 @@ def load_trained_config(config_file: str, opts: Sequence[str], data: str = "") -
     return cfg
 
 
+def threshold_of(weights: str) -> float:
+    """The least score of what is shown of a model's predictions: the one with the best F1 on the pictures that it was
+    validated with, where its checkpoint (whatever MODEL.WEIGHTS takes) tells it.
+
+    Raises:
+        FileNotFoundError, ConnectionError, InputError: it cannot be had or read.
+    """
+    known = metadata_of(read_checkpoint(local_weights(weights))).threshold if weights else None
+    return DEFAULT_THRESHOLD if known is None else known
+
+
 def _trained_beside(config_file: Path) -> list[str]:
     """MODEL.WEIGHTS as options, of the training that wrote the file, if it did and has come so far."""
     models = [config_file.parent / f"{name}.pth" for name in (BEST, "model_final")]
@@ -107,7 +119,8 @@ def metadata_to_write(
     if not known.config and architecture_of(common).depth is None:
         return replace(known, label_map=label_map)  # a backbone that no config here describes
     cfg, old_label_map = _described(checkpoint, file, opts, to_train=True)
-    if not (label_map and old_label_map and label_map.names == old_label_map.names):
+    as_before = label_map is not None and old_label_map is not None and label_map.names == old_label_map.names
+    if not as_before:
         cfg.MODEL.DETR.PANOPTIC_ON, cfg.MODEL.DETR.STUFF_CLASSES = False, ()  # which were of the old classes
     cfg.MODEL.DETR.NUM_CLASSES = len(label_map) if label_map else -1
     cfg.MODEL.WEIGHTS = ""
@@ -122,6 +135,7 @@ def metadata_to_write(
         model.RESNETS.RES5_DILATION == 2,
         (sizes.MIN_SIZE_TEST, sizes.MAX_SIZE_TEST),
         type(cfg)({section: cfg[section] for section in SECTIONS}).dump(),
+        known.threshold if as_before else None,
     )
 
 

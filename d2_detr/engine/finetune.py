@@ -54,6 +54,8 @@ def finetune_config(
     lr: float = 0,
     lr_backbone: float | None = None,
     lr_drop: float | None = None,
+    image_size: int = 0,
+    patience: int = 0,
     masks: bool = False,
     opts: Sequence[str] = (),
 ) -> CfgNode:
@@ -68,6 +70,9 @@ def finetune_config(
         lr: learning rate; 0 for that of the batch (see learning_rate).
         lr_backbone: that of the backbone; None for a tenth. 0 freezes it.
         lr_drop: epochs after which the rate falls to a tenth; None for four fifths of them.
+        image_size: short side of the pictures in pixels, in evaluation and at most in training; half of it takes a
+            quarter of time and memory. 0 for what the weights were trained with (800, if they are published ones).
+        patience: evaluations, one an epoch, without a higher AP after which the training ends; 0 for never.
         masks: learn masks besides boxes, of a dataset that has them.
         opts: KEY VALUE pairs that win over all else.
 
@@ -75,7 +80,8 @@ def finetune_config(
         FileNotFoundError, ConnectionError, InputError: the weights cannot be had or read, or are of no whole DETR; a
             number that makes no sense, a key that does not exist.
     """
-    _check(epochs=epochs, batch_size=batch_size, lr=lr, lr_backbone=lr_backbone or 0)
+    _check(epochs=epochs, batch_size=batch_size)
+    _check_not_negative(lr=lr, lr_backbone=lr_backbone or 0, image_size=image_size, patience=patience)
     batch_of_all = batch_size * num_processes
     cfg = load_config(RECIPES[masks], [], str(data))
     task = {key: reduce(getitem, key.split("."), cfg) for key in OF_THE_TASK}
@@ -95,8 +101,17 @@ def finetune_config(
         cfg.SOLVER.BACKBONE_MULTIPLIER = lr_backbone / cfg.SOLVER.BASE_LR
     if lr_drop is not None:
         cfg.SOLVER.STEPS = (lr_drop / epochs,) if 0 < lr_drop < epochs else ()
+    cfg.SOLVER.PATIENCE = patience
+    if image_size:
+        _resize(cfg.INPUT, image_size / cfg.INPUT.MIN_SIZE_TEST)
     merge_options(cfg, opts)
     return cfg
+
+
+def _resize(sizes: CfgNode, factor: float) -> None:
+    sizes.MIN_SIZE_TRAIN = tuple(round(size * factor) for size in sizes.MIN_SIZE_TRAIN)
+    for name in ("MAX_SIZE_TRAIN", "MIN_SIZE_TEST", "MAX_SIZE_TEST"):
+        sizes[name] = round(sizes[name] * factor)
 
 
 def learning_rate(batch_size: int) -> float:
@@ -105,10 +120,13 @@ def learning_rate(batch_size: int) -> float:
     return 1e-4 * math.sqrt(batch_size / nearest)
 
 
-def _check(*, epochs: float, batch_size: int, **rates: float) -> None:
-    for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
+def _check(**numbers: float) -> None:
+    for name, value in numbers.items():
         if value <= 0:
             raise InputError(f"{name} {value}: expected a positive number")
-    for name, value in rates.items():
+
+
+def _check_not_negative(**numbers: float) -> None:
+    for name, value in numbers.items():
         if value < 0:
-            raise InputError(f"{name} {value}: a learning rate is not negative")
+            raise InputError(f"{name} {value}: expected 0 or more")

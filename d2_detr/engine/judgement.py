@@ -6,13 +6,18 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from d2_detr.checkpoint.class_head import LabelMap
+from d2_detr.data.classes import dataset_label_map
 from d2_detr.engine.objects import objects_in, objects_of_results
 from d2_detr.evaluation.outcomes import Curve, Outcome, Outcomes, curve, outcomes
+from d2_detr.files import read_json
 from d2_detr.objects import Objects
+
+from detectron2.data import DatasetCatalog
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,8 @@ class Judged:
 class Judgement:
     """The worst pictures first; the curves are of all predictions.
 
-    The threshold is the score with the best F1, cut off to two digits: so it can be told and asked for. Where nothing
-    is found at any score it is a half, so that one sees what is there instead.
+    The threshold is the best (see best_threshold). Where nothing is found at any score it is a half, so that one sees
+    what is there instead.
     """
 
     pictures: Sequence[Judged]
@@ -48,11 +53,9 @@ def judge(dataset: Sequence[dict], label_map: LabelMap, results: Sequence[dict])
         dataset: Detectron2's dicts, with instances.
         results: in COCO's results format, of all pictures.
     """
-    of_picture = defaultdict(list)
-    for result in results:
-        of_picture[result["image_id"]].append(result)
+    of_picture = _by_picture(results)
     of_classes, of_all = _curves(dataset, label_map, of_picture)
-    threshold = math.floor(round(100 * of_all.best_threshold, 6)) / 100 if of_all.f1.any() else 0.5
+    threshold = 0.5 if (best := best_threshold(of_all)) is None else best
     pictures = []
     for record in dataset:
         found = of_picture[record["image_id"]]
@@ -60,6 +63,25 @@ def judge(dataset: Sequence[dict], label_map: LabelMap, results: Sequence[dict])
         pictures.append(Judged(record, found, outcomes(objects_in(record, masks=False), shown)))
     pictures.sort(key=lambda picture: -picture.outcomes.mistakes)
     return Judgement(pictures, threshold, label_map, of_classes, of_all)
+
+
+def best_threshold(of_all: Curve) -> float | None:
+    """The score with the best F1, cut off to two digits, so that it can be asked for; None where nothing is found."""
+    return math.floor(round(100 * of_all.best_threshold, 6)) / 100 if of_all.f1.any() else None
+
+
+def best_threshold_of(dataset_name: str, results_file: Path) -> float | None:
+    """Of the predictions for a dataset of Detectron2's catalog, in COCO's results format."""
+    dataset, label_map = DatasetCatalog.get(dataset_name), dataset_label_map(dataset_name)
+    _, of_all = _curves(dataset, label_map, _by_picture(read_json(results_file)))
+    return best_threshold(of_all)
+
+
+def _by_picture(results: Sequence[dict]) -> Mapping[object, list[dict]]:
+    of_picture = defaultdict(list)
+    for result in results:
+        of_picture[result["image_id"]].append(result)
+    return of_picture
 
 
 def _curves(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from d2_detr.checkpoint.checkpointer import BEST, LAST, DetrCheckpointer
+from d2_detr.engine.judgement import best_threshold_of
 from d2_detr.files import replacing
 
 from detectron2.config import CfgNode
@@ -19,25 +20,34 @@ logger = logging.getLogger(__name__)
 
 
 class KeepBest(HookBase):
-    """Saves the model with the highest value of a metric as model_best.pth, and its predictions for the validation
-    pictures as model_best_results.json; what it knows survives a resume.
+    """Saves the model with the highest value of a metric as model_best.pth, with the best threshold of its scores, and
+    its predictions for the validation pictures as model_best_results.json; what it knows survives a resume.
 
     It belongs behind the EvalHook, in every process. (Detectron2's BestCheckpointer forgets the best value on a resume,
     and resumes from the best checkpoint instead of the last.)
     """
 
     def __init__(
-        self, checkpointer: DetrCheckpointer, metric: str, results_file: Path, eval_period: int, patience: int = 0
+        self,
+        checkpointer: DetrCheckpointer,
+        metric: str,
+        *,
+        test_set: str,
+        results_file: Path,
+        eval_period: int,
+        patience: int = 0,
     ):
         """
         Args:
             metric: as the evaluation stores it, like "bbox/AP".
-            results_file: where the evaluation writes the predictions.
+            test_set: name of the dataset with the objects that are looked for.
+            results_file: where the evaluation writes its predictions, in COCO's results format.
             eval_period: iterations from one evaluation to the next.
             patience: evaluations without a better value after which the training ends; 0 for never.
         """
         self._checkpointer = checkpointer
         self._metric = metric
+        self._test_set = test_set
         self._results_file = results_file
         self._eval_period = eval_period
         self._patience = patience
@@ -78,8 +88,10 @@ class KeepBest(HookBase):
         if value > self.best:  # never of NaN
             iteration = min(self.trainer.iter, self.trainer.max_iter - 1)
             self.best, self.best_iteration, self.waited = value, iteration, 0
-            self._checkpointer.save(BEST, iteration=iteration)
-            if self._results_file.is_file():
+            found = self._results_file.is_file()
+            threshold = best_threshold_of(self._test_set, self._results_file) if found else None
+            self._checkpointer.save(BEST, iteration=iteration, threshold=threshold)
+            if found:
                 with replacing(self.kept_results) as temporary:
                     shutil.copyfile(self._results_file, temporary)
 

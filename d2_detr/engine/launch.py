@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from d2_detr.errors import InputError, in_traceback
 
 from detectron2.utils import comm
 
+logger = logging.getLogger(__name__)
 TIMEOUT = timedelta(minutes=30)
 
 
@@ -73,6 +75,10 @@ def _check(num_processes: int, num_machines: int, machine_rank: int, dist_url: s
         raise InputError(f"--machine-rank {machine_rank} of --num-machines {num_machines}: ranks count from 0")
     if num_machines > 1 and not dist_url.startswith("tcp://"):
         raise InputError(f"--dist-url {dist_url!r}: several machines meet at tcp://HOST:PORT, HOST being machine 0")
+    if device == "cuda" and not torch.cuda.device_count():
+        raise InputError("MODEL.DEVICE cuda, but torch sees no GPU here; leave the device out, or say cpu")
+    if device == "cpu" and num_processes > 1 and not torch.cuda.device_count():
+        logger.warning("There is no GPU: %d processes share the CPU of this machine", num_processes)
     if device == "cuda" and num_processes > torch.cuda.device_count():
         raise InputError(
             f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}; MODEL.DEVICE cpu trains in "
@@ -104,6 +110,9 @@ def _join_and_run(
     world_size, first_rank, num_processes, dist_url, device = group
     if device == "cuda":
         torch.cuda.set_device(local_rank)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        # More threads than cores wait for each other.
+        torch.set_num_threads(max(1, torch.get_num_threads() // num_processes))
     dist.init_process_group(
         "nccl" if device == "cuda" else "gloo",
         init_method=dist_url,

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 
 from d2_detr.data.augmentation import build_augmentations
-from d2_detr.engine.checkpoint_config import config_of
+from d2_detr.engine.checkpoint_config import config_of, threshold_of
 from d2_detr.engine.inference import load_model
 from d2_detr.engine.objects import instances_found, segments_found
 from d2_detr.engine.prediction import Picture, Prediction, read_pixels
 from d2_detr.errors import InputError
 
 from detectron2.data import transforms as T
+
+CLASSES_SHOWN = 5
 
 
 class Predictor:
@@ -32,7 +34,7 @@ class Predictor:
         self,
         weights: str | Path,
         *,
-        threshold: float = 0.7,
+        threshold: float | None = None,
         device: str | torch.device = "",
         batch_size: int = 1,
         opts: Sequence[str] = (),
@@ -40,8 +42,9 @@ class Predictor:
         """
         Args:
             weights: a checkpoint of any layout: a path, an https address, a name as detr://r50 (see config_of).
-            threshold: least score of what is found, in [0, 1]; masks of all else are not computed. Segments of a
-                panoptic model have MODEL.DETR.PANOPTIC_SCORE_THRESH besides.
+            threshold: least score of what is found, in [0, 1]; masks of all else are not computed. None takes the one
+                that is best for the model, where its checkpoint tells it, and 0.7 elsewhere. Segments of a panoptic
+                model have MODEL.DETR.PANOPTIC_SCORE_THRESH besides.
             device: "cuda", "cuda:1", "cpu", ...; "" takes CUDA where there is one.
             batch_size: how many pictures `all` gives to the model at once.
             opts: KEY VALUE pairs that win over the config of the checkpoint, as "INPUT.MIN_SIZE_TEST", "480".
@@ -54,13 +57,18 @@ class Predictor:
         if batch_size < 1:
             raise InputError(f"batch size {batch_size}: expected 1 or more")
         self.cfg, self.label_map = config_of(str(weights), opts)
-        self.cfg.MODEL.DETR.SCORE_THRESH_TEST = float(threshold)
+        self.threshold = threshold_of(str(weights)) if threshold is None else float(threshold)
+        self.cfg.MODEL.DETR.SCORE_THRESH_TEST = self.threshold
         if device:
             self.cfg.MODEL.DEVICE = _checked(device)
         self.cfg.freeze()
         self.batch_size = batch_size
         self.model = load_model(self.cfg)
         self._augmentations, _ = build_augmentations(self.cfg, is_train=False)
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.class_names[:CLASSES_SHOWN]) + ", ..." * (len(self.class_names) > CLASSES_SHOWN)
+        return f"Predictor({self.cfg.MODEL.WEIGHTS}: {names}; threshold {self.threshold}, {self.cfg.MODEL.DEVICE})"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -120,8 +128,8 @@ class Predictor:
         return Prediction(picture, self.label_map, found.boxes_xyxy, found.classes, found.scores, found.masks, segments)
 
 
-def check_threshold(threshold: float) -> None:
-    if not 0 <= threshold <= 1:
+def check_threshold(threshold: float | None) -> None:
+    if threshold is not None and not 0 <= threshold <= 1:
         raise InputError(f"threshold {threshold}: expected a score, from 0 to 1")
 
 

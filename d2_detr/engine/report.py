@@ -25,7 +25,7 @@ from d2_detr.files import read_json
 from d2_detr.visualization.attention import draw_attention
 from d2_detr.visualization.curves import draw_panel, measured_panels
 from d2_detr.visualization.figures import page_style, svg
-from d2_detr.visualization.report import Report, Sheet, Table, address, make_sheet, save_report
+from d2_detr.visualization.report import LEAST_F1, Report, Sheet, Table, address, make_sheet, save_report
 from d2_detr.visualization.score_curves import draw_confidence, draw_precision_recall
 
 from detectron2.config import CfgNode
@@ -72,7 +72,15 @@ def write_report(
     )
     save_report(report, path)
     logger.info("To look at: %s", path)
-    if validation:
+    if not validation:
+        return
+    if report.best_f1 < LEAST_F1:
+        logger.warning(
+            "The model finds hardly anything yet, at whatever threshold (F1 %.2f at best). Begin with the weights of a "
+            "trained DETR, train for more epochs, and see in the report's pictures whether the annotations are right",
+            report.best_f1,
+        )  # fmt: skip
+    else:
         logger.info(
             "To use: python tools/predict.py --weights %s --input photos --output found --threshold %.2f",
             shlex.quote(str(weights)), report.threshold,
@@ -101,7 +109,7 @@ def _validation(cfg: CfgNode, model: nn.Module, results_file: Path, panoptic_qua
         "tables": [_table(task, of_task, judgement) for task, of_task in scores.items()],
         "score_curves": _score_curves(judgement),
         "threshold": judgement.threshold,
-        "finds": judgement.of_all.f1.any(),
+        "best_f1": float(judgement.of_all.f1.max(initial=0)),
         "class_names": label_map.names,
         "sheets": [_sheet(names, judgement, picture, masks=cfg.MODEL.MASK_ON) for picture in worst],
         "num_pictures": len(dataset),

@@ -152,7 +152,13 @@ class Trainer(DefaultTrainer):
         behind: list[HookBase] = []
         if period > 0 and cfg.DATASETS.TEST:
             metric, results = best_metric(cfg), results_file(cfg)
-            evaluation.append(KeepBest(self.checkpointer, metric, results, period, cfg.SOLVER.PATIENCE))
+            test_set, patience = instances_of(cfg.DATASETS.TEST[0]), cfg.SOLVER.PATIENCE
+            evaluation.append(
+                KeepBest(
+                    self.checkpointer, metric, test_set=test_set, results_file=results, eval_period=period,
+                    patience=patience,
+                )
+            )  # fmt: skip
             evaluation.append(KeepLast(self.checkpointer, period))
             lasting = [writer for writer in self._writers if not isinstance(writer, ProgressPrinter)]
             behind.append(WriteEvaluations(lasting, period))

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from d2_detr.data.classes import dataset_classes, names_of_rows
 from d2_detr.data.dataset_mapper import DetrDatasetMapper
+from d2_detr.engine.checkpoint_config import threshold_of
 from d2_detr.engine.inference import load_model, look_into, pixels_of, spread
 from d2_detr.engine.objects import instances_found, objects_found, objects_in
 from d2_detr.engine.predict_files import drawing_names
@@ -35,7 +36,7 @@ def visualize(
     output: Path,
     *,
     number: int = 12,
-    threshold: float = 0.7,
+    threshold: float | None = None,
     attention: int = 2,
     points: Sequence[tuple[float, float]] = POINTS,
 ) -> list[Path]:
@@ -43,7 +44,7 @@ def visualize(
 
     Args:
         number: pictures, evenly spread over the test set.
-        threshold: least score of what is shown.
+        threshold: least score of what is shown; None for what the checkpoint says (see threshold_of).
         attention: of how many of them it is shown.
         points: x, y in [0, 1] of the picture, from which the encoder's attention is shown.
 
@@ -55,13 +56,14 @@ def visualize(
         if not (0 <= x <= 1 and 0 <= y <= 1):
             raise InputError(f"point {x} {y}: expected x and y as shares of the picture, from 0 to 1")
     model, mapper = load_model(cfg), DetrDatasetMapper(cfg, is_train=False)
+    threshold = threshold_of(cfg.MODEL.WEIGHTS) if threshold is None else threshold
     names = names_of_rows(cfg, cfg.DATASETS.TEST[0])
     records = spread(DatasetCatalog.get(cfg.DATASETS.TEST[0]), number)
 
     def found(record: dict, picture: np.ndarray) -> list[View]:
         with torch.no_grad():
             [result] = model([mapper(record)])
-        return [View("found", objects_found(result).above(threshold), names)]
+        return [View(f"found, from {threshold:.2f}", objects_found(result).above(threshold), names)]
 
     overview = _write_comparisons(records, names, found, output, masks=cfg.MODEL.MASK_ON)
     stems = _stems(records)
@@ -80,7 +82,7 @@ def compare(
     output: Path,
     *,
     number: int = 12,
-    threshold: float = 0.7,
+    threshold: float | None = None,
     opts: Sequence[str] = (),
 ) -> list[Path]:
     """Write the truth and what several models find beside each other; as `visualize`, but for the attention.
@@ -92,10 +94,11 @@ def compare(
     """
     given = {"threshold": threshold, "device": cfg.MODEL.DEVICE, "opts": opts}
     models = {name: Predictor(name, **given) for name in weights}
+    titles = {name: f"{_title(name)}, from {model.threshold:.2f}" for name, model in models.items()}
     records = spread(DatasetCatalog.get(cfg.DATASETS.TEST[0]), number)
 
     def found(record: dict, picture: np.ndarray) -> list[View]:
-        return [View(_title(name), model(picture).shown, model.class_names) for name, model in models.items()]
+        return [View(titles[name], model(picture).shown, model.class_names) for name, model in models.items()]
 
     is_panoptic = bool(records) and "segments_info" in records[0]  # stuff has no boxes to be drawn
     masks = is_panoptic or any(model.cfg.MODEL.MASK_ON for model in models.values())
@@ -122,7 +125,7 @@ def _write_comparisons(
         save_comparisons([comparison], output / f"{stems[record['file_name']]}.png")
         comparisons.append(comparison)
     if not any(len(view.objects.classes) for comparison in comparisons for view in comparison.views[1:]):
-        logger.warning("Nothing has a score as high as the threshold; try that of report.html, or a lower one")
+        logger.warning("Nothing has a score as high as the threshold; try a lower one")
     overview = output / "overview.png"
     views = len(comparisons[0].views)
     save_comparisons(comparisons, overview, columns=max(1, OVERVIEW_VIEWS // views))

@@ -26,6 +26,7 @@ from d2_detr.objects import Objects
 
 LONGER_SIDE = 520  # of a picture on the page, in its own units; pictures are stored with so many pixels at most
 MASK_OPACITY = 0.4
+LEAST_F1 = 0.1  # of a model that one may want to use
 # By outcome, distinct for the colour-blind (Okabe and Ito).
 COLOURS = {
     Outcome.FOUND: "#00a878", Outcome.MISSED: "#ff9f1c", Outcome.FALSE: "#ff3b5c", Outcome.BADLY_PLACED: "#3a86ff",
@@ -94,7 +95,7 @@ class Report:
     tables: Sequence[Table] = ()
     score_curves: Sequence[str] = ()  # as SVG
     threshold: float = 0.5
-    finds: bool = True  # anything at all
+    best_f1: float = 1.0  # at that threshold
     class_names: Sequence[str] = ()
     sheets: Sequence[Sheet] = ()
     num_pictures: int = 0  # of which the sheets are the worst
@@ -115,6 +116,7 @@ def save_report(report: Report, path: Path) -> None:
         colours={outcome.name.lower(): colour for outcome, colour in COLOURS.items()},
         outcomes=list(COLOURS),
         mistakes=MISTAKES,
+        least_f1=LEAST_F1,
     )
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

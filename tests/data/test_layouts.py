@@ -20,6 +20,7 @@ from d2_detr.data.synthetic import draw_dataset
 from d2_detr.engine import load_config
 from d2_detr.errors import InputError
 from tests import shapes
+from tests.tools.command_line import run
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -527,12 +528,56 @@ def test_of_a_full_folder_a_part_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("make", "state"),
-    [(lambda p: None, "does not exist"), (Path.mkdir, "is empty"), (Path.touch, "is a file")],
-    ids=["nothing", "empty", "file"],
+    [(lambda p: None, "does not exist; give the folder"), (Path.touch, "is a file, not the folder of a dataset")],
+    ids=["nothing", "file"],
 )
 def test_a_folder_that_is_none_is_told_so(make, state, tmp_path):
     make(tmp_path / "data")
-    assert message_of(tmp_path / "data").endswith(f"{tmp_path}/data {state}")
+    assert message_of(tmp_path / "data").startswith(f"{tmp_path}/data: {state}")
+
+
+def test_an_empty_folder_is_told_so(tmp_path):
+    assert message_of(tmp_path).endswith(f"{tmp_path} is empty")
+
+
+@pytest.mark.parametrize(
+    ("place", "pictures"),
+    [("annotations/instances_default.json", "images/default"), ("result.json", "images"), ("labels.json", ".")],
+    ids=["cvat", "label_studio", "beside"],
+)
+def test_one_annotation_file_for_all_is_told_how_to_share_it_out(place, pictures, tmp_path):
+    """The command that is told works, and what it makes is a dataset."""
+    source, root = DRAWN["custom"](tmp_path / "drawn"), tmp_path / "my data"
+    shutil.copytree(source / "train2017", root / pictures)
+    (root / place).parent.mkdir(exist_ok=True)
+    (source / "annotations/custom_train.json").rename(root / place)
+    message = message_of(root)
+    assert message.startswith(f"{root}: has one annotation file for all pictures; share them out: ")
+    _, tool, *args = shlex.split(message.split("share them out: ")[1])
+    assert tool == "tools/split_coco.py"
+    status, output = run(tmp_path, "split_coco.py", *args)
+    assert status == 0, output
+    register_custom(args[-1])
+    assert len(DatasetCatalog.get(TRAIN)) > 0
+
+
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        (["data.yaml", "train/labels/a.txt"], "YOLO"),
+        (["labels/train/a.txt"], "YOLO"),
+        (["Annotations/a.xml"], "Pascal VOC"),
+        (["train/a.xml", "train/a.jpg"], "Pascal VOC"),
+    ],
+    ids=["yolo", "yolo_old", "voc", "voc_of_roboflow"],
+)
+def test_another_format_is_called_by_its_name(files, name, tmp_path):
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    assert message_of(tmp_path) == (
+        f"{tmp_path}: looks like {name}'s format; export it in COCO format where it was annotated, or convert it"
+    )
 
 
 @pytest.mark.parametrize(

@@ -81,3 +81,7 @@ def fail(rank: int, error: str) -> None:
 
 def write_rank(folder: Path) -> None:
     (folder / f"rank{comm.get_rank()}-of-{comm.get_world_size()}-local{comm.get_local_rank()}").touch()
+
+
+def write_threads(folder: Path) -> None:
+    (folder / f"{comm.get_rank()}").write_text(str(torch.get_num_threads()))

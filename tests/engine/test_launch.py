@@ -1,6 +1,7 @@
 """Training and evaluation in several processes is that of one, and failures end it."""
 
 import json
+import logging
 import math
 import os
 import subprocess
@@ -108,13 +109,30 @@ def test_a_process_that_fails_ends_the_others_with_its_own_traceback(rank):
         ({"num_processes": 0}, "--num-gpus 0"),
         ({"num_processes": 1, "num_machines": 2, "machine_rank": 2}, "--machine-rank 2 of --num-machines 2"),
         ({"num_processes": 1, "num_machines": 2, "dist_url": "auto"}, "--dist-url 'auto': .*tcp://HOST:PORT"),
-        ({"num_processes": 99, "device": "cuda"}, "--num-gpus 99, but this machine has"),
+        ({"num_processes": 99, "device": "cuda"}, "--num-gpus 99, but this machine has|torch sees no GPU here"),
     ],
     ids=["no_process", "rank", "no_address", "too_many_gpus"],
 )
 def test_numbers_that_make_no_sense_are_refused(numbers, message):
     with pytest.raises(InputError, match=message):
         launch(processes.write_rank, **({"device": "cpu"} | numbers))
+
+
+def test_processes_on_the_cpu_share_its_cores_and_are_announced(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    logger = logging.getLogger("d2_detr.engine.launch")
+    monkeypatch.setattr(logger, "warning", lambda text, *args: said.append(text % args))
+    launch(processes.write_threads, num_processes=2, device="cpu", args=(tmp_path,))
+    assert sum(int(path.read_text()) for path in tmp_path.iterdir()) <= max(2, len(os.sched_getaffinity(0)))
+    assert said == ["There is no GPU: 2 processes share the CPU of this machine"]
+
+
+def test_a_gpu_that_is_not_there_is_told_by_the_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(InputError, match="MODEL.DEVICE cuda, but torch sees no GPU here"):
+        launch(os.getpid, num_processes=1, device="cuda")
 
 
 def test_one_process_is_this_one():

@@ -14,8 +14,9 @@ from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.data.custom import register_custom
 from d2_detr.data.panoptic_from_instances import make_panoptic
 from d2_detr.engine import Trainer, load_config, setup
-from d2_detr.engine.judgement import judge
+from d2_detr.engine.judgement import best_threshold_of, judge
 from d2_detr.engine.objects import objects_in
+from d2_detr.engine.predictor import Predictor
 from d2_detr.engine.visualize import visualize
 from d2_detr.evaluation.class_scores import class_scores, mean_scores
 from d2_detr.evaluation.outcomes import Curve, Outcome
@@ -63,6 +64,8 @@ def test_a_training_ends_with_the_report_of_its_last_model(root, opts, tmp_path)
 
 
 def test_the_report_is_of_the_best_model(root, opts, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("d2_detr.engine.report.logger.warning", lambda text, *args: said.append(text % args))
     ap = iter([30.0, 20.0])
     evaluate = Trainer.test
     monkeypatch.setattr(Trainer, "test", lambda self, cfg, model: evaluate(cfg, model) | {"bbox": {"AP": next(ap)}})
@@ -72,6 +75,7 @@ def test_the_report_is_of_the_best_model(root, opts, tmp_path, monkeypatch):
     kept = json.loads((tmp_path / "model_best_results.json").read_text())
     last = json.loads((tmp_path / "inference/coco_instances_results.json").read_text())
     assert kept and kept != last
+    assert len(said) == 1 and said[0].startswith("The model finds hardly anything yet"), "after four iterations"
 
 
 def test_masks_stuff_and_attention_are_shown_where_something_is_found(tmp_path, opts, monkeypatch):
@@ -226,6 +230,30 @@ def test_the_worst_pictures_come_first_and_the_threshold_has_the_best_f1():
     assert judgement.predicted(worst, masks=False).scores.tolist() == [0.8, 0.8]
     assert judgement.of_all.num_objects == 4 and judgement.of_all.at(0.8) == (2 / 3, 0.5)
     assert not len(judgement.predicted(judgement.pictures[1], masks=False).scores), "below the threshold"
+
+
+def test_the_best_model_is_saved_with_the_threshold_of_its_predictions(root, opts, tmp_path, monkeypatch):
+    """And it is what the predictor takes."""
+    asked = []
+    monkeypatch.setattr("d2_detr.engine.keep_best.best_threshold_of", lambda *args: asked.append(args) or 0.12)
+    trained(root, *opts, "TEST.EVAL_PERIOD", "2")
+    assert set(asked) == {("custom_val", tmp_path / "inference" / "coco_instances_results.json")}
+    assert Predictor(tmp_path / "model_best.pth", device="cpu").threshold == 0.12
+    assert Predictor(tmp_path / "model_best.pth", device="cpu", threshold=0.3).threshold == 0.3
+    assert Predictor(tmp_path / "model_final.pth", device="cpu").threshold == 0.7
+
+
+def test_the_threshold_of_a_file_of_results_is_that_of_the_report(root, tmp_path):
+    register_custom(root)
+    truth = read(root, "val")
+    results = [
+        {name: entry[name] for name in ("image_id", "category_id", "bbox")} | {"score": 0.2 + 0.01 * number}
+        for number, entry in enumerate(truth["annotations"])
+    ]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert best_threshold_of("custom_val", tmp_path / "results.json") == 0.2
+    (tmp_path / "results.json").write_text("[]")
+    assert best_threshold_of("custom_val", tmp_path / "results.json") is None
 
 
 @pytest.mark.parametrize(("score", "threshold"), [(0.9971, 0.99), (0.29, 0.29), (1.0, 1.0)])

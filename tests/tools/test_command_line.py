@@ -296,7 +296,7 @@ def test_a_damaged_picture_ends_the_training_with_its_name_alone(own_data, tmp_p
         ((*CONFIG, "MODEL.DETR.NUM_CLASSES", "-3"), "NUM_CLASSES -3"),
         (
             ("--config", "detr_r50_custom.yaml", "--data", "no_such_folder"),
-            "no_such_folder/annotations/custom_train.json",
+            "no_such_folder: does not exist",
         ),
     ],
     ids=["misspelt-key", "no-config", "class-count", "no-data"],

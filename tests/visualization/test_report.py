@@ -72,6 +72,17 @@ def test_what_is_not_there_has_no_section(tmp_path):
     assert "predict.py" not in text and "train_net.py" not in text
 
 
+@pytest.mark.parametrize(
+    ("best_f1", "said"), [(0.0, "Nothing is found at any"), (0.05, "Hardly anything is found"), (0.8, "0.80, has a")]
+)
+def test_a_model_that_has_learned_nothing_is_not_offered_for_use(tmp_path, best_f1, said):
+    sheets = [sheet("a", *SHEETS["false.jpg"])]
+    report = Report("", {}, [], "model.pth", "", best_f1=best_f1, sheets=sheets, score_curves=["<svg></svg>"])
+    save_report(report, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert said in text and ("predict.py" in text) == (best_f1 == 0.8)
+
+
 def test_a_sheet_has_the_boxes_in_units_of_the_page_and_counts_the_mistakes():
     made = sheet("a", *SHEETS["false.jpg"])
     assert (made.width, made.height) == (520, 416)  # of 100 x 80 pixels
