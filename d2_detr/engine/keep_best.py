@@ -91,6 +91,7 @@ class KeepBest(HookBase):
             found = self._results_file.is_file()
             threshold = best_threshold_of(self._test_set, self._results_file) if found else None
             self._checkpointer.save(BEST, iteration=iteration, threshold=threshold)
+            logger.info("The best %s so far: saved as %s.pth", self._metric, BEST)
             if found:
                 with replacing(self.kept_results) as temporary:
                     shutil.copyfile(self._results_file, temporary)

@@ -32,9 +32,11 @@ def start_logs(output_dir: str) -> None:
 
 @contextmanager
 def console_spared() -> Iterator[None]:
-    """What Detectron2 logs and pycocotools prints meanwhile goes to the file alone, but for warnings and the progress
-    of an evaluation: environment, config and model are 500 lines, behind which nobody would see the class table."""
-    handlers = [handler for handler in logging.getLogger("detectron2").handlers if in_console(handler)]
+    """What Detectron2 and fvcore log and pycocotools prints meanwhile goes to the file alone, but for warnings and the
+    progress of an evaluation: environment, config and model are 500 lines, behind which nobody would see the class
+    table."""
+    logs = [logging.getLogger(name) for name in ("detectron2", "fvcore")]
+    handlers = [handler for log in logs for handler in log.handlers if in_console(handler)]
     for handler in handlers:
         handler.addFilter(_matters)
     printed = io.StringIO()

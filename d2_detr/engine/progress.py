@@ -6,6 +6,7 @@ import datetime
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
@@ -23,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 # What the moving line has room for.
 SHOWN_IN_TERMINAL = {
-    "loss": "total_loss", "class_error": "class_error", "val": "validation/total_loss", "AP": "bbox/AP",
-    "mask AP": "segm/AP", "PQ": "panoptic_seg/PQ",
+    "epoch": "epoch", "loss": "total_loss", "class_error": "class_error", "val": "validation/total_loss",
+    "AP": "bbox/AP", "mask AP": "segm/AP", "PQ": "panoptic_seg/PQ",
 }  # fmt: skip
 SHOWN_OF_EVALUATION = {
     "AP": "bbox/AP", "AP50": "bbox/AP50", "mask AP": "segm/AP", "mask AP50": "segm/AP50", "PQ": "panoptic_seg/PQ",
@@ -32,6 +33,7 @@ SHOWN_OF_EVALUATION = {
 }  # fmt: skip
 OF_CLASS = "bbox/AP-"
 MOST_CLASSES = 10  # whose AP a line has room for
+MEASURED = (2, 5)  # iterations between which a first estimate is made; the very first take longer
 WINDOW = 20  # iterations that a figure is the median of
 
 
@@ -57,6 +59,20 @@ class ProgressPrinter(EventWriter):
             parts.append(f"lr {histories['lr'].latest():.3g}")
         parts += [f"{name} {_median(storage, name):.3f}s" for name in ("time", "data_time") if name in histories]
         self.log.info("  ".join(parts))
+
+
+class FirstEstimate(HookBase):
+    """Tells early how long a training will take: the first of the plain lines is 20 iterations away, which are minutes
+    without a GPU."""
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1 - self.trainer.start_iter
+        if done == MEASURED[0]:
+            self._begin = time.perf_counter()
+        elif done == MEASURED[1]:
+            seconds = (time.perf_counter() - self._begin) / (MEASURED[1] - MEASURED[0])
+            left = datetime.timedelta(seconds=int(seconds * (self.trainer.max_iter - self.trainer.iter - 1)))
+            logger.info("%.2g seconds an iteration: %s to go, evaluations aside", seconds, left)
 
 
 class WriteEvaluations(HookBase):
@@ -98,8 +114,9 @@ class ProgressBar(HookBase):
             # Of several test sets each has its name in front; one of them is shown.
             same = [n for n in storage.histories() if n == metric or ("/" in metric and n.endswith(f"/{metric}"))]
             known.update((short, name) for name in same[:1])
-        # What an evaluation measured has no median over the last iterations.
-        values = {s: storage.history(n).latest() if "/" in n else _median(storage, n) for s, n in known.items()}
+        # How far it is, and what an evaluation measured, have no median over the last iterations.
+        newest = {short for short, name in known.items() if "/" in name or short == "epoch"}
+        values = {s: storage.history(n).latest() if s in newest else _median(storage, n) for s, n in known.items()}
         self._bar.set_postfix({short: f"{value:.3g}" for short, value in values.items()}, refresh=False)
 
     def after_train(self) -> None:
@@ -109,10 +126,10 @@ class ProgressBar(HookBase):
 def evaluation_line(results: Mapping) -> str:
     """What the evaluation of a test set found, in a line."""
     found = flatten_results_dict(results)
-    parts = [f"{short} {found[name]:.4g}" for short, name in SHOWN_OF_EVALUATION.items() if name in found]
+    parts = [f"{short} {found[name]:.2f}" for short, name in SHOWN_OF_EVALUATION.items() if name in found]
     of_classes = {name.removeprefix(OF_CLASS): ap for name, ap in found.items() if name.startswith(OF_CLASS)}
     if 1 < len(of_classes) <= MOST_CLASSES:
-        parts.append(f"({', '.join(f'{name} {ap:.4g}' for name, ap in of_classes.items())})")
+        parts.append(f"({', '.join(f'{name} {ap:.2f}' for name, ap in of_classes.items())})")
     return "  ".join(parts) or "nothing to measure"
 
 

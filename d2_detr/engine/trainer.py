@@ -22,6 +22,7 @@ from d2_detr.engine.keep_best import KeepBest, KeepLast, best_metric
 from d2_detr.engine.logs import console_spared, file_logger
 from d2_detr.engine.optimizer import build_optimizer
 from d2_detr.engine.progress import (
+    FirstEstimate,
     ProgressBar,
     ProgressPrinter,
     WriteEvaluations,
@@ -104,7 +105,7 @@ class Trainer(DefaultTrainer):
                     self.run_step()
                     self.after_step()
                     self.iter += 1
-            except InputError:  # which is told as the last line, and needs no traceback
+            except (InputError, FloatingPointError):  # which are told as the last line, and need no traceback
                 raise
             except Exception:
                 logger.exception("Training failed at iteration %d", self.iter)
@@ -128,8 +129,10 @@ class Trainer(DefaultTrainer):
             weights, results, iteration = output / f"{BEST}.pth", best.kept_results, best.best_iteration
         else:
             weights, results, iteration = output / "model_final.pth", results_file(cfg), self.iter - 1
+        logger.info("Making the report of %s", weights.name)
         model = self.build_model(cfg)
-        DetrCheckpointer(model, new_parts=()).load(str(weights))
+        with console_spared():
+            DetrCheckpointer(model, new_parts=()).load(str(weights))
         metrics = output / "metrics.json"
         quality = best.best if best and cfg.MODEL.DETR.PANOPTIC_ON else panoptic_quality(cfg, self._last_eval_results)
         write_report(
@@ -162,8 +165,8 @@ class Trainer(DefaultTrainer):
             evaluation.append(KeepLast(self.checkpointer, period))
             lasting = [writer for writer in self._writers if not isinstance(writer, ProgressPrinter)]
             behind.append(WriteEvaluations(lasting, period))
-        if in_terminal() and comm.is_main_process():
-            behind.append(ProgressBar())
+        if comm.is_main_process():
+            behind.append(ProgressBar() if in_terminal() else FirstEstimate())
         return [timer, self.ema, *found[:writer], *evaluation, *found[writer:], *behind]
 
     def _evaluate(self) -> dict:
@@ -190,6 +193,7 @@ class Trainer(DefaultTrainer):
 
         Raises:
             FloatingPointError: a loss is not finite; the message names it. The parameters are those before the step.
+            InputError: the pictures need more memory than the GPU has.
         """
         try:
             super().run_step()
@@ -199,6 +203,13 @@ class Trainer(DefaultTrainer):
             raise FloatingPointError(
                 f"iteration {self.iter}: {', '.join(bad) or 'a loss of another process is not finite'}. The parameters "
                 "are unchanged by this step. Lower SOLVER.BASE_LR, or look at the last pictures' annotations."
+            ) from error
+        except torch.cuda.OutOfMemoryError as error:
+            raise InputError(
+                f"iteration {self.iter}: the memory of the GPU is not enough for {self.cfg.SOLVER.IMS_PER_BATCH} "
+                f"pictures with sides up to {self.cfg.INPUT.MAX_SIZE_TRAIN} pixels. Take fewer at once (--batch-size, "
+                "SOLVER.IMS_PER_BATCH), or smaller ones (--image-size, INPUT.MAX_SIZE_TRAIN); nvidia-smi tells "
+                "whether something else uses the GPU"
             ) from error
 
     def build_writers(self) -> list[EventWriter]:
@@ -220,7 +231,9 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
-        return build_detection_train_loader(cfg, mapper=DetrDatasetMapper(cfg, is_train=True))
+        mapper = DetrDatasetMapper(cfg, is_train=True)
+        with console_spared():
+            return build_detection_train_loader(cfg, mapper=mapper)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from PIL import Image
 from torch import Tensor, nn
 
 from d2_detr.modeling.transformer import Transformer
@@ -24,6 +25,8 @@ from d2_detr.visualization.predictions import COLOURS
 
 # Where the encoder is looked at when nothing else is asked for: x, y in [0, 1] of the picture.
 POINTS = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
+
+LONGER_SIDE = 512  # pixels of a picture that is drawn, more than anybody sees of it
 
 
 class Attention(NamedTuple):
@@ -84,6 +87,10 @@ def draw_attention(
         objects, queries: what was found, and the query of each.
         points: x, y in [0, 1] of the picture.
     """
+    small = Image.fromarray(picture)
+    small.thumbnail((LONGER_SIDE, LONGER_SIDE))
+    scale = small.width / picture.shape[1]
+    picture = np.asarray(small)
     columns = 1 + max(len(points), 4)
     rows = 1 + -(-len(queries) // columns)
     height = 3.2 * picture.shape[0] / picture.shape[1]
@@ -100,7 +107,7 @@ def draw_attention(
         grid[1:].flat, queries, objects.boxes_xyxy, objects.classes, objects.scores, strict=False
     ):
         _draw_map(axes, picture, attention.decoder[query])
-        x0, y0, x1, y1 = box
+        x0, y0, x1, y1 = box * scale
         axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="white", linewidth=1.5))
         axes.set_title(literal(f"decoder, query {query}: {class_names[label]} {score:.2f}"), fontsize=8)
     return figure

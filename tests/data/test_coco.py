@@ -245,3 +245,11 @@ def test_corners_given_as_boxes_are_recognised(read):
     annotations = [annotation(bbox=corners_of(box), segmentation=[]) for box in boxes]
     with pytest.raises(InputError, match=r"look like corners \[x0, y0, x1, y1\].*\[x, y, width, height\]"):
         read(coco(annotations=annotations))
+
+
+def test_boxes_in_shares_of_the_picture_are_recognised(read):
+    shares = [annotation(bbox=box, segmentation=[]) for box in ([0.1, 0.2, 0.5, 0.5], [0, 0, 1, 1])]
+    with pytest.raises(InputError, match="look like shares of the picture, from 0 to 1; COCO's `bbox` is in pixels"):
+        read(coco(annotations=shares))
+    pixel = annotation(bbox=[0, 0, 1, 1], segmentation=[])
+    assert read(coco(annotations=[pixel])).annotations[0]["bbox"] == [0, 0, 1, 1]

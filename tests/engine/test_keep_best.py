@@ -75,7 +75,7 @@ def test_each_of_several_test_sets_has_its_line(opts, tmp_path, monkeypatch):
     trainer.test = lambda cfg, model: found
     trainer.train()
     assert "balloon_drawn_val at iteration 2, epoch 1: AP nan" in said
-    assert "balloon_drawn_train at iteration 4, epoch 2: AP 1  AP50 2" in said
+    assert "balloon_drawn_train at iteration 4, epoch 2: AP 1.00  AP50 2.00" in said
 
 
 def test_the_last_evaluation_may_be_the_best_and_an_undefined_ap_never_is(opts, tmp_path):

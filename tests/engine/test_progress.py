@@ -41,7 +41,7 @@ def test_a_terminal_shows_one_line_that_moves_with_time_left_losses_and_ap(in_a_
     seen, folder = in_a_terminal
     states = [line for line in re.split(r"[\r\n]+", seen) if line.startswith("Training:")]
     assert len(states) > 3 and re.search(r"20/20 \[\d\d:\d\d<00:00", states[-1])
-    assert re.search(r"loss=[\d.]+, class_error=[\d.]+, val=[\d.]+, AP=[\d.]+", states[-1])
+    assert re.search(r"epoch=10, loss=[\d.]+, class_error=[\d.]+, val=[\d.]+, AP=[\d.]+", states[-1])
     assert "total_loss" not in "".join(line for line in seen.splitlines() if "iter 20/20" in line)
 
     log = (folder / "log.txt").read_text()

@@ -1,10 +1,12 @@
 import json
+import re
 import shutil
 
 import pytest
 import torch
 
 from d2_detr.engine import Trainer, load_config
+from d2_detr.errors import InputError
 
 CONFIG = "detr_compact_balloon_drawn.yaml"
 
@@ -79,6 +81,23 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(drawn_balloons, ti
     assert "loss_ce" not in str(error.value) and "BASE_LR" in str(error.value)
     for name, parameter in trainer._trainer.model.named_parameters():
         torch.testing.assert_close(parameter, before[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_gpu_without_memory_enough_is_told_with_what_can_be_done(drawn_balloons, tiny_opts, monkeypatch):
+    def full(*args):
+        raise torch.cuda.OutOfMemoryError("Tried to allocate 2 GiB")
+
+    trainer = trainer_of(tiny_opts)
+    monkeypatch.setattr(trainer._trainer.model, "forward", full)
+    with pytest.raises(InputError, match="memory of the GPU is not enough for 4 pictures.*image-size"):
+        trainer.train()
+
+
+def test_an_early_line_tells_how_long_it_will_take(drawn_balloons, tiny_opts, monkeypatch):
+    said = []
+    monkeypatch.setattr("d2_detr.engine.progress.logger.info", lambda text, *args: said.append(text % args))
+    trainer_of(tiny_opts).train()
+    assert re.fullmatch(r"[\d.e-]+ seconds an iteration: 0:00:00 to go, evaluations aside", said[0])
 
 
 def test_four_pictures_are_learned_by_heart(drawn_balloons, tiny_opts):
