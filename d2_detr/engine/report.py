@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 MOST_SHEETS = 100  # pictures in the gallery
 WITH_ATTENTION = 3  # pictures
+MOST_CONFUSED = 20  # classes in a table
 MOST_QUERIES = 10  # whose attention is shown, of a picture
 TASKS = {"bbox": "boxes", "segm": "masks"}
 
@@ -108,6 +110,7 @@ def _validation(cfg: CfgNode, model: nn.Module, results_file: Path, panoptic_qua
         "figures": figures,
         "tables": [_table(task, of_task, judgement) for task, of_task in scores.items()],
         "score_curves": _score_curves(judgement),
+        "confusion": _confusion(judgement),
         "threshold": judgement.threshold,
         "best_f1": float(judgement.of_all.f1.max(initial=0)),
         "class_names": label_map.names,
@@ -172,6 +175,19 @@ def _table(task: str, scores: Mapping[int, Scores], judgement: Judgement) -> Tab
 
     rows = [row("all classes", mean_scores(scores), judgement.of_all), *(row(*entry) for entry in classes)]
     return Table(f"AP of {TASKS[task]}", header, rows, bars=(1,))
+
+
+def _confusion(judgement: Judgement) -> Table | None:
+    """Of several classes; where they are many, of those with the most objects that were not found."""
+    counts, names = judgement.confusion, judgement.label_map.names
+    if len(names) == 1:
+        return None
+    not_found = counts.sum(1)[:-1] - counts.diagonal()[:-1]
+    shown = sorted(np.argsort(-not_found, kind="stable")[:MOST_CONFUSED])
+    counts = counts[np.ix_([*shown, -1], [*shown, -1])]
+    header = ["object", *(names[label] for label in shown), "missed"]
+    rows = [[name, *row.tolist()] for name, row in zip([*header[1:-1], "none"], counts, strict=True)]
+    return Table("What objects were taken for", header, rows)
 
 
 # ---- pictures

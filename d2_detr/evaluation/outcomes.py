@@ -55,7 +55,7 @@ class Outcomes:
 def outcomes(truth: Objects, predicted: Objects) -> Outcomes:
     """Match the predictions of a picture, the surest first, each with the object of its class that it overlaps most
     among those that are not taken. What lies in a crowd of its class counts for nothing, as in COCO's AP."""
-    iou, inside = _overlaps(predicted.boxes_xyxy, truth.boxes_xyxy)
+    iou, inside = overlaps(predicted.boxes_xyxy, truth.boxes_xyxy)
     crowds = np.zeros(len(truth.classes), bool) if truth.crowds is None else truth.crowds
     iou[:, crowds] = 0
     same_class = predicted.classes[:, None] == truth.classes[None]
@@ -73,7 +73,7 @@ def outcomes(truth: Objects, predicted: Objects) -> Outcomes:
     return Outcomes(of_predictions, [Outcome.IN_CROWD if c else o for o, c in zip(of_objects, crowds, strict=True)])
 
 
-def _overlaps(boxes_xyxy: np.ndarray, others_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def overlaps(boxes_xyxy: np.ndarray, others_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """IoU (P, M), and the share of each box that lies inside each of the others (P, M)."""
     boxes, others = (torch.as_tensor(b, dtype=torch.float64).reshape(-1, 4) for b in (boxes_xyxy, others_xyxy))
     iou = box_iou(boxes, others)

@@ -18,7 +18,7 @@ from d2_detr.files import replacing
 from d2_detr.objects import Objects
 from d2_detr.visualization.figures import literal, save_png
 
-COLOURS = ("#e6194b", "#0a7bd6", "#f58231", "#911eb4", "#2aa198", "#808000", "#c2185b", "#5d4037")
+COLOURS = ("#0a7bd6", "#f58231", "#911eb4", "#2aa198", "#e6194b", "#808000", "#c2185b", "#5d4037")
 MASK_OPACITY = 0.45
 FORMATS = (".png", ".jpg", ".jpeg")
 DRAWING_INCHES = 5.0  # of the longer side of a picture on its own

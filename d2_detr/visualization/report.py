@@ -25,6 +25,7 @@ from d2_detr.files import replacing
 from d2_detr.objects import Objects
 
 LONGER_SIDE = 520  # of a picture on the page, in its own units; pictures are stored with so many pixels at most
+MOST_LABELS = 8
 MASK_OPACITY = 0.4
 LEAST_F1 = 0.1  # of a model that one may want to use
 # By outcome, distinct for the colour-blind (Okabe and Ito).
@@ -63,6 +64,11 @@ class Side:
     boxes: Sequence[Box]
     masks: str = ""  # a transparent picture, as an address
 
+    @property
+    def is_crowded(self) -> bool:
+        """So that labels would lie over each other in a small picture."""
+        return len(self.boxes) > MOST_LABELS
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -93,6 +99,7 @@ class Report:
     repeat: str  # the command that does the training again
     figures: dict[str, float] = field(default_factory=dict)  # the few that count, by name
     tables: Sequence[Table] = ()
+    confusion: Table | None = None  # of counts, the same classes in rows and columns
     score_curves: Sequence[str] = ()  # as SVG
     threshold: float = 0.5
     best_f1: float = 1.0  # at that threshold
@@ -162,8 +169,10 @@ def _side(
 ) -> Side:
     boxes = []
     for i, (x0, y0, x1, y1) in enumerate((objects.boxes_xyxy * scale).round(1).tolist()):
-        score = "" if objects.scores is None else f" {objects.scores[i]:.2f}"
-        label = f"{class_names[objects.classes[i]]}{score}"
+        # The name of the only class would say nothing.
+        name = class_names[objects.classes[i]] if len(class_names) > 1 else ""
+        score = "" if objects.scores is None else f"{objects.scores[i]:.2f}"
+        label = f"{name} {score}".strip()
         boxes.append(Box(x0, y0, round(x1 - x0, 1), round(y1 - y0, 1), label, outcomes[i]))
     has_masks = objects.masks is not None and len(objects.masks)
     return Side(boxes, _painted(objects.masks, outcomes, size_wh) if has_masks else "")

@@ -83,6 +83,28 @@ def test_a_model_that_has_learned_nothing_is_not_offered_for_use(tmp_path, best_
     assert said in text and ("predict.py" in text) == (best_f1 == 0.8)
 
 
+def test_the_name_of_the_only_class_is_no_label_and_a_crowded_picture_has_none_until_it_is_enlarged():
+    many = [((10.0 * i, 10, 10.0 * i + 8, 30), 0) for i in range(9)]
+    predicted = objects(*many, scores=[0.5] * 9)
+    made = make_sheet(
+        "a", np.zeros((80, 100, 3), np.uint8), objects(*many[:8]), predicted, outcomes(objects(*many[:8]), predicted),
+        ("cat",),
+    )  # fmt: skip
+    assert {box.label for box in made.truth.boxes} == {""} and {box.label for box in made.predicted.boxes} == {"0.50"}
+    assert made.predicted.is_crowded and not made.truth.is_crowded
+
+
+def test_classes_that_are_taken_for_each_other_are_a_table(tmp_path):
+    confusion = Table(
+        "What objects were taken for", ["object", *NAMES, "missed"], [["cat", 3, 1, 0], ["none", 0, 2, 0]]
+    )
+    report = Report("", {}, [], "", "", tables=[Table("AP", ["class", "AP"], ROWS)], confusion=confusion)
+    save_report(report, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert re.search(r"class=\"right\" style=\"--share: 75.0%\">3<", text)
+    assert re.search(r"class=\"wrong\" style=\"--share: 25.0%\">1<", text) and '100.0%">2<' in text
+
+
 def test_a_sheet_has_the_boxes_in_units_of_the_page_and_counts_the_mistakes():
     made = sheet("a", *SHEETS["false.jpg"])
     assert (made.width, made.height) == (520, 416)  # of 100 x 80 pixels
