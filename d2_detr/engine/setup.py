@@ -87,8 +87,9 @@ def setup(cfg: CfgNode, *, evaluation_only: bool = False, resume: bool = False) 
 
     Mistakes in the data and in MODEL.WEIGHTS show here, before anything is written but a line in the log.
 
-    The config that is logged and written to OUTPUT_DIR has the class count, the stuff and the iterations as numbers, so
-    that it repeats the run and builds the model without the data. An evaluation leaves that of a training as it is.
+    The config that is logged and written to OUTPUT_DIR has the class count, the stuff, the iterations and the seed as
+    numbers, so that it repeats the run and builds the model without the data. An evaluation leaves that of a training
+    as it is.
 
     Args:
         resume: a checkpoint in OUTPUT_DIR, if there is one, comes in place of MODEL.WEIGHTS.
@@ -104,6 +105,8 @@ def setup(cfg: CfgNode, *, evaluation_only: bool = False, resume: bool = False) 
     if not evaluation_only:
         resolve_schedule(cfg)
         resolve_weights(cfg)
+        if cfg.SEED < 0:
+            cfg.SEED = comm.shared_random_seed()
     if comm.is_main_process():
         if not (resume and is_begun(cfg.OUTPUT_DIR)):
             check_weights(cfg, evaluation_only=evaluation_only)

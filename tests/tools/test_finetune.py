@@ -89,7 +89,12 @@ def test_the_config_that_it_wrote_repeats_the_run(finetuned, tmp_path):
     assert status == 0, output
     first, again = (config_of(folder) for folder in (finetuned[0], tmp_path / "again"))
     first["OUTPUT_DIR"], first["TEST"]["REPORT"] = again["OUTPUT_DIR"], False
-    assert first == again
+    assert first == again and first["SEED"] >= 0
+    figures = [
+        [{name: value for name, value in json.loads(line).items() if "loss" in name} for line in metrics.open()]
+        for metrics in (finetuned[0] / "metrics.json", tmp_path / "again" / "metrics.json")
+    ]
+    assert figures[0] == figures[1] and "validation/loss_giou" in figures[0][0], "to the last digit"
 
 
 def test_its_config_or_its_weights_are_enough_to_evaluate_it_and_to_look_at_it(finetuned, root, tmp_path):
