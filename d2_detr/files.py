@@ -20,6 +20,8 @@ def read_json(path: str | Path) -> Any:
         FileNotFoundError, InputError: with the path and, for broken JSON, line and column.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: a folder, expected the JSON file with the annotations")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:

@@ -43,11 +43,16 @@ def test_what_is_not_json_is_an_error_that_says_where(old, content, reason):
     assert str(old) in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["missing.json", ""], ids=["missing", "folder"])
-def test_a_missing_file_is_named(tmp_path, name):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
-        read_json(tmp_path / name)
-    assert str(error.value) == f"{tmp_path / name}: no such file"
+        read_json(tmp_path / "missing.json")
+    assert str(error.value) == f"{tmp_path}/missing.json: no such file"
+
+
+def test_a_folder_in_place_of_a_file_is_told(tmp_path):
+    with pytest.raises(InputError) as error:
+        read_json(tmp_path)
+    assert str(error.value) == f"{tmp_path}: a folder, expected the JSON file with the annotations"
 
 
 def test_replacing_takes_the_place_only_when_the_block_ends(old):

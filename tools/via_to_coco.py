@@ -65,7 +65,10 @@ def main() -> None:
         class_attribute=args.class_attribute,
         classes=args.classes,
     )
-    write_json(coco, args.output, overwrite=args.overwrite)
+    try:
+        write_json(coco, args.output, overwrite=args.overwrite)
+    except InputError as error:
+        raise InputError(f"{error}; --overwrite replaces it") from error
     print(f"{args.output}: {account(coco)}")
 
 

@@ -43,12 +43,21 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     checkpoint = _read_file(path)
     if not isinstance(checkpoint, dict):
         raise InputError(f"{path}: holds a {type(checkpoint).__name__}, not a checkpoint")
-    checkpoint = checkpoint if "model" in checkpoint else {"model": checkpoint}
+    if "model" not in checkpoint:
+        checkpoint = _of_lightning(checkpoint) if "state_dict" in checkpoint else {"model": checkpoint}
     if not isinstance(checkpoint["model"], dict):
         raise InputError(f"{path}: model is a {type(checkpoint['model']).__name__}, not a state dict")
     if odd := [name for name, value in checkpoint["model"].items() if not isinstance(value, torch.Tensor)]:
         raise InputError(f"{path}: {odd[0]} of the state dict is a {type(checkpoint['model'][odd[0]]).__name__}")
     return checkpoint | beside
+
+
+def _of_lightning(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """PyTorch Lightning has the weights under `state_dict`, and the model mostly as `self.model` of its module."""
+    weights = checkpoint["state_dict"]
+    if isinstance(weights, dict) and all(str(name).startswith("model.") for name in weights):
+        weights = {name.removeprefix("model."): weight for name, weight in weights.items()}
+    return {"model": weights}
 
 
 def _read_file(path: Path) -> object:

@@ -50,10 +50,11 @@ def _load(root: Path, name: str) -> list[dict]:
     # A model can be evaluated where there is no training data.
     train = _read(layout, TRAIN) if name == VAL and TRAIN in coco_files(layout) else coco
     for category_id, category in coco.categories.items():
-        if train.categories.get(category_id) != category:
+        theirs = train.categories.get(category_id)
+        if theirs != category:
+            there = f"it is {theirs!r} in {train.path}" if theirs else f"which {train.path} does not have"
             raise InputError(
-                f"{coco.path}: category {category_id} is {category!r}, in {train.path} it is "
-                f"{train.categories.get(category_id, 'missing')!r}; give both files the same categories"
+                f"{coco.path}: category {category_id} is {category!r}, {there}; give both files the same categories"
             )
     contiguous_ids = {category_id: i for i, category_id in enumerate(train.categories)}
     split = layout.splits[name]

@@ -144,6 +144,11 @@ def _described(
 ) -> tuple[CfgNode, LabelMap | None]:
     """See config_of."""
     format = detect_format(checkpoint["model"])
+    if format is Format.IMAGENET:
+        raise InputError(
+            "ImageNet weights are of a backbone alone, and not a whole DETR. Fine-tuning begins with a trained one, as "
+            "detr://r50; train_net.py takes them as MODEL.WEIGHTS of a training from nothing"
+        )
     common, _ = to_common(checkpoint["model"], format)
     architecture = architecture_of(common)
     missing = [name for name in (*CLASS_HEAD, QUERIES) if name not in common]

@@ -34,10 +34,18 @@ def find_pictures(names: Iterable[str]) -> list[Path]:
         else:
             matches = [p for p in map(Path, glob.glob(name, recursive=True)) if p.is_file()]
         if not matches:
-            kind = "a folder without pictures" if path.is_dir() else "no such file or folder, and no pattern of any"
-            raise InputError(f"{name}: {kind}; give pictures, a folder of them, or a pattern as 'photos/**/*.jpg'")
+            raise InputError(f"{name}: {_nothing_there(path)}")
         found.update(matches)
     return sorted(found)
+
+
+def _nothing_there(path: Path) -> str:
+    if not path.is_dir():
+        return "no such file or folder; give pictures, a folder of them, or a pattern as 'photos/**/*.jpg'"
+    below = next((p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES), None)
+    if below is None:
+        return "a folder without pictures"
+    return f"there are pictures only in folders below it, which '{path}/**/*{below.suffix}' means, with its quotes"
 
 
 def check_output(output: Path, pictures: Sequence[Path]) -> None:

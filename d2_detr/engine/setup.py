@@ -94,6 +94,8 @@ def setup(cfg: CfgNode, *, evaluation_only: bool = False, resume: bool = False) 
     Args:
         resume: a checkpoint in OUTPUT_DIR, if there is one, comes in place of MODEL.WEIGHTS.
     """
+    if Path(cfg.OUTPUT_DIR).is_file():
+        raise InputError(f"OUTPUT_DIR {cfg.OUTPUT_DIR}: a file, expected a folder to write to")
     cfg = cfg.clone()
     start_logs(cfg.OUTPUT_DIR)
     register_datasets(cfg)  # in this process

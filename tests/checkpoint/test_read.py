@@ -38,6 +38,13 @@ def test_a_bare_state_dict_is_the_model(tmp_path):
     assert_is_the_state_dict(read["model"])
 
 
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_a_checkpoint_of_lightning_is_read(tmp_path, prefix):
+    state_dict = {f"{prefix}{name}": weight for name, weight in STATE_DICT.items()}
+    torch.save({"state_dict": state_dict, "epoch": 3, "pytorch-lightning_version": "2.4.0"}, tmp_path / "last.ckpt")
+    assert_is_the_state_dict(read_checkpoint(tmp_path / "last.ckpt")["model"])
+
+
 def test_safetensors_are_read(tmp_path):
     save_file(STATE_DICT, tmp_path / "detr.safetensors")
     read = read_checkpoint(tmp_path / "detr.safetensors")

@@ -108,8 +108,8 @@ def test_a_class_that_validation_does_not_list_keeps_its_number(root):
 
 @pytest.mark.parametrize(
     ("category", "message"),
-    [({"id": 20, "name": "star"}, "category 20 is 'star', in .*custom_train.json it is 'triangle'"),
-     ({"id": 21, "name": "star"}, "category 21 is 'star', in .*custom_train.json it is 'missing'")],
+    [({"id": 20, "name": "star"}, "category 20 is 'star', it is 'triangle' in .*custom_train.json"),
+     ({"id": 21, "name": "star"}, "category 21 is 'star', which .*custom_train.json does not have")],
     ids=["another_name", "another_id"],
 )  # fmt: skip
 def test_categories_that_differ_between_the_splits_are_an_error(root, category, message):

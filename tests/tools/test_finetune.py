@@ -252,6 +252,7 @@ MISTAKES = {
     "no_weights": (["--data", "DATA", "--weights", "no.pth"], "no.pth: no such checkpoint"),
     "nothing_to_continue": (["--continue"], "so there is no training to go on with"),
     "backbone": (["--data", "DATA", "--weights", "BACKBONE"], "not a whole DETR"),
+    "output": (["--data", "DATA", "--weights", "WEIGHTS", "--output-dir", "FILE"], "file: a file, expected a folder"),
     "rate": (["--data", "DATA", "--weights", "WEIGHTS", "--lr", "-1"], "lr -1.0: expected 0 or more"),
     "key": (
         ["--data", "DATA", "--weights", "WEIGHTS", "SOLVER.BASE_LRR", "1"],
@@ -265,11 +266,12 @@ def test_a_mistake_is_one_message_and_writes_nothing(root, trained, tmp_path, mi
     options, message = MISTAKES[mistake]
     backbone = tmp_path / "resnet18.pth"
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7), "layer1.0.conv1.weight": torch.zeros(64, 64, 3, 3)}, backbone)
-    values = {"DATA": root, "WEIGHTS": trained, "BACKBONE": backbone}
+    (tmp_path / "file").touch()
+    values = {"DATA": root, "WEIGHTS": trained, "BACKBONE": backbone, "FILE": tmp_path / "file"}
     status, output = run(
         tmp_path,
         "finetune.py",
-        *(["--output-dir", tmp_path / "run"]),
+        *([] if "--output-dir" in options else ["--output-dir", tmp_path / "run"]),
         *(values.get(option, option) for option in options),
     )
     assert status == 1 and message in output and "Traceback" not in output

@@ -186,6 +186,14 @@ def test_a_name_of_no_picture_is_an_error(photos, monkeypatch, name):
         find_pictures(["b.jpg", name])
 
 
+def test_of_a_folder_of_folders_the_pattern_is_told_that_finds_its_pictures(photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    Path("deep/b.jpg").unlink()
+    with pytest.raises(InputError, match=r"'deep/\*\*/\*.png' means"):
+        find_pictures(["deep"])
+    assert find_pictures(["deep/**/*.png"]) == [Path("deep/deeper/b.png")]
+
+
 def test_drawings_have_the_names_of_their_pictures_and_never_share_one():
     paths = ["a/cat.jpg", "a/cat.png", "a/cat_2.jpg", "b/cat.jpg", "dog.v2.png"]
     names = ["cat.jpg", "cat_2.jpg", "cat_2_2.jpg", "cat_3.jpg", "dog.v2.jpg"]
