@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import torch
 
@@ -16,8 +14,6 @@ from d2_detr.errors import InputError
 from detectron2.config import CfgNode, configurable
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
-
-logger = logging.getLogger(__name__)
 
 
 class DetrDatasetMapper:
@@ -46,9 +42,6 @@ class DetrDatasetMapper:
         self.crop_augmentations = crop_augmentations
         self.image_format = image_format
         self.mask_format = mask_format
-        if is_train:  # every evaluation has a mapper of its own
-            also = f", or in half of the cases {crop_augmentations}" if crop_augmentations else ""
-            logger.info("Augmentations: %s%s", augmentations, also)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True, *, with_truth: bool | None = None) -> dict:

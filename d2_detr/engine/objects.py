@@ -12,6 +12,7 @@ from torch import Tensor
 from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.data.coco import as_rle
 from d2_detr.data.panoptic import read_segments
+from d2_detr.modeling.detr import bit_masks
 from d2_detr.objects import Objects
 
 from detectron2.structures import BitMasks, BoxMode, Instances
@@ -34,6 +35,12 @@ def objects_in(dataset_dict: dict[str, Any], *, masks: bool) -> Objects:
         masks=np.array([_mask(a, size_hw) for a in annotations]).reshape(-1, *size_hw) if masks else None,
         crowds=np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool),
     )
+
+
+def objects_to_find(instances: Instances) -> Objects:
+    """The targets of a training picture, as the mapper gives them."""
+    masks = bit_masks(instances).numpy() if instances.has("gt_masks") else None
+    return Objects(instances.gt_boxes.tensor.numpy(), instances.gt_classes.numpy(), masks=masks)
 
 
 def objects_found(output: dict[str, Any]) -> Objects:

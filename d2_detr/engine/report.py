@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import nn
 
 from d2_detr.data.classes import dataset_label_map, instances_of, names_of_rows
@@ -20,6 +21,7 @@ from d2_detr.engine.judgement import Judged, Judgement, judge
 from d2_detr.engine.launch import as_many_processes
 from d2_detr.engine.objects import instances_found, objects_in
 from d2_detr.engine.report_summary import summary_of
+from d2_detr.engine.training_pictures import FILE_NAME
 from d2_detr.evaluation.class_scores import Scores, class_scores, mean_scores
 from d2_detr.evaluation.outcomes import Curve
 from d2_detr.files import read_json
@@ -68,6 +70,7 @@ def write_report(
         title=f"DETR on {data}: {Path(cfg.OUTPUT_DIR).name}",
         summary=summary_of(cfg, model, weights, metrics, iteration),
         curves=_training_curves(_of_first_set(metrics, cfg)),
+        training_pictures=_training_pictures(cfg) if metrics else "",
         weights=str(weights),
         repeat=_repeat(cfg),
         **validation,
@@ -143,6 +146,14 @@ def _percent(precision: float, recall: float) -> dict[str, float]:
 def _training_curves(metrics: Sequence[dict]) -> list[str]:
     runs = {"training": metrics}
     return [_chart(title, lambda axes, title=title: draw_panel(axes, title, runs)) for title in measured_panels(runs)]
+
+
+def _training_pictures(cfg: CfgNode) -> str:
+    path = Path(cfg.OUTPUT_DIR) / FILE_NAME
+    if not path.is_file():
+        return ""
+    with Image.open(path) as picture:
+        return address(picture.convert("RGB"), "JPEG")
 
 
 def _score_curves(judgement: Judgement) -> list[str]:

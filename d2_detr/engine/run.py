@@ -12,6 +12,7 @@ from d2_detr.engine.launch import as_many_processes
 from d2_detr.engine.report import write_report
 from d2_detr.engine.setup import is_begun, setup
 from d2_detr.engine.trainer import Trainer, panoptic_quality, results_file
+from d2_detr.engine.training_pictures import FILE_NAME, save_training_pictures
 from d2_detr.errors import InputError
 
 from detectron2.config import CfgNode
@@ -42,6 +43,9 @@ def train(cfg: CfgNode, *, resume: bool = False) -> dict | None:
     trainer.resume_or_load(resume=resume)
     if trainer.start_iter >= trainer.max_iter:
         logger.info("The training in %s is complete: it is evaluated again, no more", cfg.OUTPUT_DIR)
+    if cfg.TEST.REPORT and comm.is_main_process():
+        save_training_pictures(trainer.cfg, Path(cfg.OUTPUT_DIR) / FILE_NAME)
+        logger.info("The training pictures as the model sees them: %s", Path(cfg.OUTPUT_DIR) / FILE_NAME)
     try:
         return trainer.train()
     except KeyboardInterrupt:

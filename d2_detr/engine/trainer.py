@@ -232,6 +232,8 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
         mapper = DetrDatasetMapper(cfg, is_train=True)
+        also = f", or in half of the cases {mapper.crop_augmentations}" if mapper.crop_augmentations else ""
+        logger.info("Augmentations: %s%s", mapper.augmentations, also)
         with console_spared():
             return build_detection_train_loader(cfg, mapper=mapper)
 

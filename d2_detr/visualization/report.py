@@ -97,6 +97,7 @@ class Report:
     curves: Sequence[str]  # of the training, as SVG
     weights: str  # path of the model
     repeat: str  # the command that does the training again
+    training_pictures: str = ""  # as an address
     figures: dict[str, float] = field(default_factory=dict)  # the few that count, by name
     tables: Sequence[Table] = ()
     confusion: Table | None = None  # of counts, the same classes in rows and columns
