@@ -48,6 +48,16 @@ def test_a_folder_that_was_written_gives_back_tensors_labels_ids_heads_dilation_
     assert metadata_of(by_file) == metadata_of(checkpoint), "the file alone finds the config beside it"
 
 
+def test_a_model_of_theirs_that_lightning_trained_is_the_same_model(folder, plugin, tmp_path):
+    """Saved as their notebooks for fine-tuning have it: `self.model` of a module."""
+    weights = read_checkpoint(folder)["model"]
+    of_module = {f"model.{name}": weight for name, weight in weights.items()}
+    torch.save({"state_dict": of_module, "epoch": 3, "hyper_parameters": {"lr": 1e-4}}, tmp_path / "last.ckpt")
+    back, report = convert(read_checkpoint(tmp_path / "last.ckpt")["model"], Format.PLUGIN, first_class_id=0)
+    assert report.format is Format.HUGGING_FACE
+    assert back.keys() == plugin.keys() and all(torch.equal(back[name], plugin[name]) for name in plugin)
+
+
 def test_the_config_has_the_sizes_and_labels_of_the_model(folder):
     config = config_of(folder)
     assert (config["model_type"], config["backbone"], config["dilation"]) == ("detr", "resnet18", True)

@@ -19,7 +19,7 @@ from d2_detr.checkpoint.write import write_checkpoint
 from d2_detr.data.classes import dataset_classes
 from d2_detr.data.dataset_mapper import DetrDatasetMapper
 from d2_detr.engine import load_config
-from d2_detr.engine.checkpoint_config import config_of, load_trained_config, metadata_to_write
+from d2_detr.engine.checkpoint_config import config_of, load_trained_config, metadata_to_write, threshold_of
 from d2_detr.errors import InputError
 from tests.checkpoint.states import architecture, common_state
 from tests.engine.seeing import CLASSES, MASKS, PANOPTIC, save_seeing, seeing
@@ -260,6 +260,18 @@ def test_a_conversion_keeps_all_that_the_source_told_of_its_model(save, tmp_path
     for found in (there, Predictor(back, threshold=0)(picture)):
         assert_same(found, expected)
         assert found.names == expected.names
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "threshold"),
+    [("a.safetensors", {}, 0.42), ("a.pth", {}, 0.42), ("a.pth", {"new_classes": 3}, 0.7)],
+    ids=["safetensors", "torch", "other_classes"],
+)
+def test_a_conversion_keeps_the_best_threshold_of_the_same_classes(save, tmp_path, name, how, threshold):
+    source, _, _ = save(*WHOLE)
+    torch.save(torch.load(source, weights_only=True) | {"threshold": 0.42}, source)
+    rewritten(source, tmp_path / name, Format.WRAPPER, **how)
+    assert threshold_of(str(source)) == 0.42 and threshold_of(str(tmp_path / name)) == threshold
 
 
 def test_a_conversion_keeps_what_is_stuff(save, tmp_path, picture):
