@@ -31,8 +31,10 @@ class ToolParser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} ({self.prog} --help has all options)\n")
 
     def _answer(self, option: str) -> str:
+        if not option.startswith("-"):
+            return f"{option}: nothing is expected there"
         if option in self.answers:
             return f"{option}: {self.answers[option]}"
         options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
-        near = difflib.get_close_matches(option, options, n=1)
+        near = difflib.get_close_matches(option, options, n=1, cutoff=0.8)
         return f"there is no option {option}{f'; is {near[0]} meant?' if near else ''}"

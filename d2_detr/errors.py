@@ -35,5 +35,5 @@ def one_clear_message() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except (InputError, OSError, FloatingPointError) as error:  # the last of a loss that is not finite
+    except (InputError, OSError) as error:
         sys.exit(f"error: {in_traceback(str(error)) or error}")

@@ -34,10 +34,12 @@ def write_json(value: Any, path: str | Path, *, overwrite: bool = True) -> None:
     """Write a JSON file; a reader sees the old one or the new one.
 
     Raises:
-        InputError: with `overwrite` False, a file of other content is there. It is left as it is.
+        InputError: a folder is there, or with `overwrite` False a file of other content. It is left as it is.
     """
     text = json.dumps(value)
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: a folder, expected the name of a file to write")
     if not overwrite and path.exists():
         if path.is_file() and path.read_bytes() == text.encode():
             return

@@ -55,6 +55,12 @@ def test_a_folder_in_place_of_a_file_is_told(tmp_path):
     assert str(error.value) == f"{tmp_path}: a folder, expected the JSON file with the annotations"
 
 
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_folder_is_not_written_over(tmp_path, overwrite):
+    with pytest.raises(InputError, match="a folder, expected the name of a file to write"):
+        write_json([], tmp_path, overwrite=overwrite)
+
+
 def test_replacing_takes_the_place_only_when_the_block_ends(old):
     with replacing(old) as temporary:
         temporary.write_text("new")

@@ -36,11 +36,18 @@ OF_THE_WEIGHTS = (
 ANSWERS = {
     **{f"--{name}": "the model is that of --weights, so leave it out" for name in OF_THE_WEIGHTS},
     "--eval": "python tools/train_net.py --eval-only --data FOLDER MODEL.WEIGHTS FILE evaluates",
+    "--config": "python tools/train_net.py --config FILE trains from a config",
+    "--coco_panoptic_path": "python tools/train_net.py --config detr_panoptic_r50_custom.yaml learns stuff, too",
+    "--mask_loss_coef": "the losses of masks have weights of 1",
+    "--dice_loss_coef": "the losses of masks have weights of 1",
+    "--set_cost_class": "the cost of the class has a weight of 1",
     "--set_cost_bbox": "the costs of matching are the weights of the losses here: --bbox_loss_coef",
     "--set_cost_giou": "the costs of matching are the weights of the losses here: --giou_loss_coef",
     "--no_aux_loss": "put MODEL.DETR.DEEP_SUPERVISION False behind all options",
     "--start_epoch": "--continue goes on where the training in --output-dir was interrupted",
     "--world_size": "--num-gpus is the number of processes",
+    "--dist_url": "docs/several_machines.md says how several machines train together",
+    "--remove_difficult": "it has no effect in native DETR either",
 }
 OF_EVERY_RUN = {"output_dir", "go_on", "num_gpus", "opts"}  # all else belongs to its beginning
 

@@ -68,7 +68,8 @@ def main() -> None:
     try:
         write_json(coco, args.output, overwrite=args.overwrite)
     except InputError as error:
-        raise InputError(f"{error}; --overwrite replaces it") from error
+        hint = "; --overwrite replaces it" if args.output.is_file() else ""
+        raise InputError(f"{error}{hint}") from error
     print(f"{args.output}: {account(coco)}")
 
 

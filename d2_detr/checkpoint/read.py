@@ -55,8 +55,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def _of_lightning(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """PyTorch Lightning has the weights under `state_dict`, and the model mostly as `self.model` of its module."""
     weights = checkpoint["state_dict"]
-    if isinstance(weights, dict) and all(str(name).startswith("model.") for name in weights):
-        weights = {name.removeprefix("model."): weight for name, weight in weights.items()}
+    if isinstance(weights, dict):
+        weights = {str(name): weight for name, weight in weights.items() if not str(name).startswith("criterion.")}
+        if all(name.startswith("model.") for name in weights):
+            weights = {name.removeprefix("model."): weight for name, weight in weights.items()}
     return {"model": weights}
 
 
@@ -82,7 +84,8 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         model = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    return {"model": model} | {key: value for key, kind in _OURS.items() if (value := _stored(metadata, key, kind))}
+    beside = {key: _stored(metadata, key, kind) for key, kind in _OURS.items()}
+    return {"model": model} | {key: value for key, value in beside.items() if value is not None}
 
 
 def _stored(metadata: dict[str, str], key: str, kind: type) -> Any:

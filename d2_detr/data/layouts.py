@@ -172,17 +172,34 @@ def _no_folder(root: Path) -> str:
 
 
 def _remedy(root: Path) -> str:
-    """What to do with a folder in another format, or with one annotation file for all pictures; "" if it is neither."""
-    for path in [path for pattern in ("*.json", "annotations/*.json") for path in root.glob(pattern)][:MOST_JSON_FILES]:
-        content = read_json(path)
-        if isinstance(content, dict) and {"images", "annotations"} <= set(content):
-            folders = (root / name for name in ("images/default", "images", "."))
-            pictures = next((folder for folder in folders if _has_pictures(folder)), root / "PICTURES")
-            return f"has one annotation file for all pictures; share them out: {_split_command(path, pictures, root)}"
+    """What to do with a folder in another format, or whose annotation files have other names; "" if it is neither."""
+    paths = sorted(path for pattern in ("*.json", "annotations/*.json") for path in root.glob(pattern))
+    found = [path for path in paths[:MOST_JSON_FILES] if _has_objects(path)]
+    if len(found) == 1:
+        folders = (root / name for name in ("images/default", "images", "."))
+        pictures = next((folder for folder in folders if _has_pictures(folder)), root / "PICTURES")
+        return f"has one annotation file for all pictures; share them out: {_split_command(found[0], pictures, root)}"
+    if found:
+        names, (train, val) = ", ".join(str(path.relative_to(root)) for path in found), LAYOUTS["coco"].values()
+        return (
+            f"has several files in COCO format ({names}); call the one to train on {train.annotations[1]}, the one to "
+            f"validate with {val.annotations[1]}, and the folders of their pictures {train.pictures[1]}/ and "
+            f"{val.pictures[1]}/"
+        )
     for of_format, patterns in OTHER_FORMATS.items():
         if any(next(root.glob(pattern), None) for pattern in patterns):
             return f"looks like {of_format}; export it in COCO format where it was annotated, or convert it"
     return ""
+
+
+def _has_objects(path: Path) -> bool:
+    """Whether a file is in COCO format, with objects."""
+    try:
+        content = read_json(path)
+    except InputError:
+        return False
+    annotations = content.get("annotations") if isinstance(content, dict) and "images" in content else None
+    return isinstance(annotations, list) and all(isinstance(entry, dict) and "bbox" in entry for entry in annotations)
 
 
 def _split_command(annotations: Path, pictures: Path, root: Path) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import filecmp
+import hashlib
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from d2_detr.checkpoint.class_head import LabelMap
-from d2_detr.data.pictures import SUFFIXES
 from d2_detr.data.survey import THINNEST, Survey
 
 
@@ -44,23 +42,33 @@ def oddities_of_files(train: Survey, val: Survey) -> Iterator[str]:
             f"{len(shared)} pictures of {val.title} are trained on, too, the first is {shared[0]}: AP will be too "
             "high. Remove them from one of the two."
         )
-    listed = {Path(name) for name in (*train.objects, *val.objects)}
-    folders = sorted({path.parent for path in listed})
-    pictures = (path for folder in folders for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if unused := sorted(path for path in pictures if path not in listed and not path.name.startswith(".")):
+    if unused := _beside([Path(name) for name in (*train.objects, *val.objects)]):
         yield (
             f"{len(unused)} pictures beside the others are not in the annotations, and not used; the first is "
-            f"{unused[0]}. Pictures without objects are of use, if the annotations name them."
+            f"{unused[0]}. If they are pictures without objects, they are of use where the annotations name them."
         )
 
 
-def _same_content(train: Iterable[str], val: Iterable[str]) -> list[str]:
+def _beside(listed: Sequence[Path]) -> list[Path]:
+    """Pictures of the same kind in the same folders."""
+    folders = {path.parent: path.parent.resolve() for path in listed}  # of several names for one folder the same
+    known = {(folders[path.parent], path.name) for path in listed}
+    suffixes = {path.suffix.lower() for path in listed}
+    return sorted(
+        path
+        for folder in set(folders.values())
+        for path in folder.iterdir()
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and (folder, path.name) not in known
+    )
+
+
+def _same_content(train: Collection[str], val: Collection[str]) -> list[str]:
     """The files of `val` that are also among those of `train`, under whatever name."""
-    by_size = defaultdict(list)
-    for name in train:
-        by_size[os.path.getsize(name)].append(name)
-    return [name for name in val if any(_same_bytes(name, other) for other in by_size.get(os.path.getsize(name), ()))]
+    sizes = {name: os.path.getsize(name) for name in (*train, *val)}
+    possible = {sizes[name] for name in train} & {sizes[name] for name in val}
+    trained_on = {_digest(name) for name in train if sizes[name] in possible}
+    return [name for name in val if sizes[name] in possible and _digest(name) in trained_on]
 
 
-def _same_bytes(one: str, other: str) -> bool:
-    return one == other or filecmp.cmp(one, other, shallow=False)
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(Path(name).read_bytes()).digest()

@@ -14,7 +14,7 @@ from d2_detr.errors import InputError
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 EXIF_ORIENTATION = 0x0112
 # The last bytes of a whole file, of the formats that most pictures have.
-ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+ENDS = {"GIF": b";", "JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
 
 def picture_size(path: str | Path) -> tuple[int, int]:
@@ -31,7 +31,7 @@ def picture_size(path: str | Path) -> tuple[int, int]:
 def check_picture(path: str | Path, annotated_wh: tuple[int, int] | None) -> None:
     """Whether a picture is there, whole, and has the annotated size (if any), as shown or as stored.
 
-    Its header and its end are looked at; only where the end is not that of a whole picture all of it is read.
+    Its header is looked at and, of JPEG, PNG and GIF, its end; where that is not as it should be, all of it is read.
 
     Raises:
         FileNotFoundError, InputError: no such file, not a picture, cut short, or of another size.
@@ -94,10 +94,8 @@ def _load(picture: Image.Image, path: str | Path) -> None:
 
 
 def _ends_whole(path: str | Path, format: str | None) -> bool:
-    """Whether the file ends as its format does; False also where that is not known here."""
-    end = ENDS.get(format)
-    if end is None:
-        return False
+    """Whether the file ends as its format does, as far as that is known here."""
+    end = ENDS.get(format, b"")
     with open(path, "rb") as file:
         file.seek(-min(len(end), Path(path).stat().st_size), os.SEEK_END)
         return file.read() == end

@@ -103,15 +103,18 @@ def finetune_config(
         cfg.SOLVER.STEPS = (lr_drop / epochs,) if 0 < lr_drop < epochs else ()
     cfg.SOLVER.PATIENCE = patience
     if image_size:
-        _resize(cfg.INPUT, image_size / cfg.INPUT.MIN_SIZE_TEST)
+        _resize(cfg.INPUT, image_size)
     merge_options(cfg, opts)
     return cfg
 
 
-def _resize(sizes: CfgNode, factor: float) -> None:
+def _resize(sizes: CfgNode, short_side: int) -> None:
+    """Training has short sides up to this one, evaluation this one, and long sides grow or shrink with them."""
+    factor = short_side / max(sizes.MIN_SIZE_TRAIN)
+    of_test = short_side / sizes.MIN_SIZE_TEST if sizes.MIN_SIZE_TEST else factor  # 0 leaves pictures as they are
     sizes.MIN_SIZE_TRAIN = tuple(round(size * factor) for size in sizes.MIN_SIZE_TRAIN)
-    for name in ("MAX_SIZE_TRAIN", "MIN_SIZE_TEST", "MAX_SIZE_TEST"):
-        sizes[name] = round(sizes[name] * factor)
+    sizes.MAX_SIZE_TRAIN = round(sizes.MAX_SIZE_TRAIN * factor)
+    sizes.MIN_SIZE_TEST, sizes.MAX_SIZE_TEST = short_side, round(sizes.MAX_SIZE_TEST * of_test)
 
 
 def learning_rate(batch_size: int) -> float:

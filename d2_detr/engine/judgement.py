@@ -14,7 +14,7 @@ from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.data.classes import dataset_label_map
 from d2_detr.engine.objects import objects_in, objects_of_results
 from d2_detr.evaluation.confusion import confusion
-from d2_detr.evaluation.outcomes import Curve, Outcome, Outcomes, curve, outcomes
+from d2_detr.evaluation.outcomes import LEAST_F1, Curve, Outcome, Outcomes, curve, outcomes
 from d2_detr.files import read_json
 from d2_detr.objects import Objects
 
@@ -76,10 +76,11 @@ def best_threshold(of_all: Curve) -> float | None:
 
 
 def best_threshold_of(dataset_name: str, results_file: Path) -> float | None:
-    """Of the predictions for a dataset of Detectron2's catalog, in COCO's results format."""
+    """Of the predictions for a dataset of Detectron2's catalog, in COCO's results format; None also where hardly
+    anything is found, so that no threshold is of use."""
     dataset, label_map = DatasetCatalog.get(dataset_name), dataset_label_map(dataset_name)
     _, of_all = _curves(dataset, label_map, _by_picture(read_json(results_file)))
-    return best_threshold(of_all)
+    return best_threshold(of_all) if of_all.f1.max(initial=0) >= LEAST_F1 else None
 
 
 def _by_picture(results: Sequence[dict]) -> Mapping[object, list[dict]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,11 @@ def find_pictures(names: Iterable[str]) -> list[Path]:
 def _nothing_there(path: Path) -> str:
     if not path.is_dir():
         return "no such file or folder; give pictures, a folder of them, or a pattern as 'photos/**/*.jpg'"
-    below = next((p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES), None)
-    if below is None:
+    below = sorted({p.suffix for p in path.rglob("*") if p.suffix.lower() in SUFFIXES})
+    if not below:
         return "a folder without pictures"
-    return f"there are pictures only in folders below it, which '{path}/**/*{below.suffix}' means, with its quotes"
+    patterns = shlex.join(f"{glob.escape(str(path))}/**/*{suffix}" for suffix in below)
+    return f"its pictures are in folders below it; give {patterns}"
 
 
 def check_output(output: Path, pictures: Sequence[Path]) -> None:

@@ -23,12 +23,12 @@ from d2_detr.engine.objects import instances_found, objects_in
 from d2_detr.engine.report_summary import summary_of
 from d2_detr.engine.training_pictures import FILE_NAME
 from d2_detr.evaluation.class_scores import Scores, class_scores, mean_scores
-from d2_detr.evaluation.outcomes import Curve
+from d2_detr.evaluation.outcomes import LEAST_F1, Curve
 from d2_detr.files import read_json
 from d2_detr.visualization.attention import draw_attention
 from d2_detr.visualization.curves import draw_panel, measured_panels
 from d2_detr.visualization.figures import page_style, svg
-from d2_detr.visualization.report import LEAST_F1, Report, Sheet, Table, address, make_sheet, save_report
+from d2_detr.visualization.report import Report, Sheet, Table, address, make_sheet, save_report
 from d2_detr.visualization.score_curves import draw_confidence, draw_precision_recall
 
 from detectron2.config import CfgNode
@@ -197,7 +197,7 @@ def _confusion(judgement: Judgement) -> Table | None:
     shown = sorted(np.argsort(-not_found, kind="stable")[:MOST_CONFUSED])
     counts = counts[np.ix_([*shown, -1], [*shown, -1])]
     header = ["object", *(names[label] for label in shown), "missed"]
-    rows = [[name, *row.tolist()] for name, row in zip([*header[1:-1], "none"], counts, strict=True)]
+    rows = [[name, *row.tolist()] for name, row in zip([*header[1:-1], "no further object"], counts, strict=True)]
     return Table("What objects were taken for", header, rows)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import yaml
 
 from d2_detr.checkpoint.checkpointer import NOT_FROZEN, read_fitting
 from d2_detr.checkpoint.fit import PARTS
@@ -107,8 +108,7 @@ def setup(cfg: CfgNode, *, evaluation_only: bool = False, resume: bool = False) 
     if not evaluation_only:
         resolve_schedule(cfg)
         resolve_weights(cfg)
-        if cfg.SEED < 0:
-            cfg.SEED = comm.shared_random_seed()
+        cfg.SEED = _seed(cfg, resume=resume)
     if comm.is_main_process():
         if not (resume and is_begun(cfg.OUTPUT_DIR)):
             check_weights(cfg, evaluation_only=evaluation_only)
@@ -123,6 +123,15 @@ def setup(cfg: CfgNode, *, evaluation_only: bool = False, resume: bool = False) 
             temporary.write_text(of_training)
     logger.info("Environment, config and model are in %s", Path(cfg.OUTPUT_DIR) / "log.txt")
     return cfg
+
+
+def _seed(cfg: CfgNode, *, resume: bool) -> int:
+    """That of the config, or of the training that goes on, or one that is drawn, the same in all processes."""
+    seed, written = cfg.SEED, Path(cfg.OUTPUT_DIR) / "config.yaml"
+    if seed < 0 and resume and written.is_file():
+        seed = yaml.safe_load(written.read_text()).get("SEED", -1)
+    [seed, *_] = comm.all_gather(seed)  # another machine may not see the file
+    return seed if seed >= 0 else comm.shared_random_seed()
 
 
 def is_begun(output_dir: str | Path) -> bool:

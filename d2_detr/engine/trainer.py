@@ -43,6 +43,7 @@ from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTraine
 from detectron2.engine.hooks import EvalHook, PeriodicWriter
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, verify_results
 from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage, EventWriter, JSONWriter, TensorboardXWriter
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,8 @@ class Trainer(DefaultTrainer):
         if resume and not self.checkpointer.has_checkpoint():
             logger.warning("There is no checkpoint in %s yet: the training begins anew", self.cfg.OUTPUT_DIR)
         super().resume_or_load(resume)
+        if self.start_iter and self.cfg.SEED >= 0:  # else the augmentations begin with the same numbers again
+            seed_all_rng(self.cfg.SEED + self.start_iter + comm.get_rank())
         frozen = self.cfg.MODEL.DETR.FROZEN_WEIGHTS
         if frozen and not (resume and self.checkpointer.has_checkpoint()):
             self.checkpointer.load_frozen(frozen)
@@ -105,7 +108,8 @@ class Trainer(DefaultTrainer):
                     self.run_step()
                     self.after_step()
                     self.iter += 1
-            except (InputError, FloatingPointError):  # which are told as the last line, and need no traceback
+            except InputError as error:  # which the console is told as the last line, without a traceback
+                file_logger().error("Training failed: %s", error)
                 raise
             except Exception:
                 logger.exception("Training failed at iteration %d", self.iter)
@@ -192,21 +196,22 @@ class Trainer(DefaultTrainer):
         """One iteration.
 
         Raises:
-            FloatingPointError: a loss is not finite; the message names it. The parameters are those before the step.
-            InputError: the pictures need more memory than the GPU has.
+            InputError: a loss is not finite (the message names it, and the parameters are those before the step), or
+                the pictures need more memory than the GPU has.
         """
         try:
             super().run_step()
             self._count()
         except FloatingPointError as error:
             bad = [f"{name} is {loss.item()}" for name, loss in self._losses.items() if not torch.isfinite(loss)]
-            raise FloatingPointError(
+            raise InputError(
                 f"iteration {self.iter}: {', '.join(bad) or 'a loss of another process is not finite'}. The parameters "
                 "are unchanged by this step. Lower SOLVER.BASE_LR, or look at the last pictures' annotations."
             ) from error
         except torch.cuda.OutOfMemoryError as error:
+            number = self.cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
             raise InputError(
-                f"iteration {self.iter}: the memory of the GPU is not enough for {self.cfg.SOLVER.IMS_PER_BATCH} "
+                f"iteration {self.iter}: the memory of the GPU is not enough for {number} "
                 f"pictures with sides up to {self.cfg.INPUT.MAX_SIZE_TRAIN} pixels. Take fewer at once (--batch-size, "
                 "SOLVER.IMS_PER_BATCH), or smaller ones (--image-size, INPUT.MAX_SIZE_TRAIN); nvidia-smi tells "
                 "whether something else uses the GPU"

@@ -11,9 +11,9 @@ from d2_detr.objects import Objects
 def confusion(truth: Objects, predicted: Objects, given: Outcomes, num_classes: int) -> np.ndarray:
     """Counts (K + 1, K + 1) of a picture: rows are the classes of the objects, columns those that they were taken for.
 
-    The last row is of what was predicted where nothing is, the last column of what was missed. An object that is found
-    is on the diagonal; one that is not belongs to the surest prediction of another class that overlaps it with an IoU
-    of 0.5, if there is one. Crowds, and what lies in them, are left out.
+    The last row is of predictions that are of no object, or of one that has its prediction already, the last column of
+    what was missed. An object that is found is on the diagonal; one that is not belongs to the surest prediction of
+    another class that overlaps it with an IoU of 0.5, if there is one. Crowds, and what lies in them, are left out.
     """
     counts = np.zeros((num_classes + 1, num_classes + 1), int)
     iou, _ = overlaps(predicted.boxes_xyxy, truth.boxes_xyxy)

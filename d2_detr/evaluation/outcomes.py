@@ -19,6 +19,7 @@ from torchvision.ops import box_area, box_iou
 from d2_detr.objects import Objects
 
 FOUND_IOU = 0.5
+LEAST_F1 = 0.1  # of a model that one may want to use
 NEAR_IOU = 0.1  # a box that overlaps an object of its class so much was meant for it
 
 

@@ -20,14 +20,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from d2_detr.evaluation.outcomes import MISTAKES, Outcome, Outcomes
+from d2_detr.evaluation.outcomes import LEAST_F1, MISTAKES, Outcome, Outcomes
 from d2_detr.files import replacing
 from d2_detr.objects import Objects
 
 LONGER_SIDE = 520  # of a picture on the page, in its own units; pictures are stored with so many pixels at most
 MOST_LABELS = 8
 MASK_OPACITY = 0.4
-LEAST_F1 = 0.1  # of a model that one may want to use
 # By outcome, distinct for the colour-blind (Okabe and Ito).
 COLOURS = {
     Outcome.FOUND: "#00a878", Outcome.MISSED: "#ff9f1c", Outcome.FALSE: "#ff3b5c", Outcome.BADLY_PLACED: "#3a86ff",

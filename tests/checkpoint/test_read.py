@@ -39,8 +39,9 @@ def test_a_bare_state_dict_is_the_model(tmp_path):
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])
-def test_a_checkpoint_of_lightning_is_read(tmp_path, prefix):
-    state_dict = {f"{prefix}{name}": weight for name, weight in STATE_DICT.items()}
+@pytest.mark.parametrize("beside", [{}, {"criterion.empty_weight": torch.ones(3)}], ids=["model", "with_criterion"])
+def test_a_checkpoint_of_lightning_is_read(tmp_path, prefix, beside):
+    state_dict = {f"{prefix}{name}": weight for name, weight in STATE_DICT.items()} | beside
     torch.save({"state_dict": state_dict, "epoch": 3, "pytorch-lightning_version": "2.4.0"}, tmp_path / "last.ckpt")
     assert_is_the_state_dict(read_checkpoint(tmp_path / "last.ckpt")["model"])
 

@@ -132,6 +132,20 @@ def test_pictures_that_the_annotations_do_not_name_are_warned_about(root, said):
     assert warned.startswith("1 pictures beside the others are not in the annotations") and "zz.PNG" in warned
 
 
+def test_pictures_are_known_by_whatever_name_their_folder_has_and_masks_are_none(root, said):
+    (root / "images").mkdir()
+    for split in ("train", "val"):
+        coco = shapes.read(root, split)
+        for image in coco["images"]:
+            (root / f"{split}2017" / image["file_name"]).rename(root / "images" / f"{split}_{image['file_name']}")
+            image["file_name"] = f"{split}_{image['file_name']}"
+        shapes.write(coco, root, split)
+        (root / f"{split}2017").rmdir()
+        (root / f"{split}2017").symlink_to(root / "images")
+    (root / "images" / "train_00001_mask.bmp").touch()
+    assert said()[1] == []
+
+
 def test_a_training_set_without_objects_is_refused(root, said):
     change(root, "train", lambda entry: None)
     with pytest.raises(InputError, match="custom_train: not an object in 6 pictures, so there is nothing to learn"):

@@ -307,7 +307,7 @@ def test_the_test_split_is_not_used_unless_there_is_no_other(val, tmp_path, said
     ("edit", "message"),
     [
         (lambda c: c["annotations"][2].update(bbox=[1, 2]), r": annotations\[2\] \(id 2\): bbox \[1, 2\]"),
-        (lambda c: c["categories"][-1].update(name="star"), r": category 3 is 'star', in .*train/_annotations"),
+        (lambda c: c["categories"][-1].update(name="star"), r": category 3 is 'star', .*train/_annotations"),
         (lambda c: c.pop("annotations"), ": no list 'annotations'"),
     ],
     ids=["annotation", "category", "section"],
@@ -561,15 +561,32 @@ def test_one_annotation_file_for_all_is_told_how_to_share_it_out(place, pictures
     assert len(DatasetCatalog.get(TRAIN)) > 0
 
 
+def test_several_annotation_files_are_told_what_to_call_them(tmp_path):
+    """And then they are a dataset."""
+    root = DRAWN["custom"](tmp_path / "data")
+    for old, new in {"custom_train.json": "train.json", "custom_val.json": "val.json"}.items():
+        (root / "annotations" / old).rename(root / "annotations" / new)
+    (root / "annotations" / "captions.json").write_text('{"images": [], "annotations": [{"caption": "a cat"}]}')
+    message = message_of(root)
+    assert "has several files in COCO format (annotations/train.json, annotations/val.json); call the one" in message
+    for split in ("train", "val"):
+        assert f"annotations/instances_{split}.json" in message and f"{split}/" in message
+        (root / f"annotations/{split}.json").rename(root / f"annotations/instances_{split}.json")
+        (root / f"{split}2017").rename(root / split)
+    register_custom(root)
+    assert len(DatasetCatalog.get(TRAIN)) > 0 and len(DatasetCatalog.get(VAL)) > 0
+
+
 @pytest.mark.parametrize(
     ("files", "name"),
     [
+        (["settings.json", "data.yaml"], "YOLO"),
         (["data.yaml", "train/labels/a.txt"], "YOLO"),
         (["labels/train/a.txt"], "YOLO"),
         (["Annotations/a.xml"], "Pascal VOC"),
         (["train/a.xml", "train/a.jpg"], "Pascal VOC"),
     ],
-    ids=["yolo", "yolo_old", "voc", "voc_of_roboflow"],
+    ids=["broken_json", "yolo", "yolo_old", "voc", "voc_of_roboflow"],
 )
 def test_another_format_is_called_by_its_name(files, name, tmp_path):
     for file in files:

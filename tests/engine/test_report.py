@@ -252,6 +252,8 @@ def test_the_threshold_of_a_file_of_results_is_that_of_the_report(root, tmp_path
     ]
     (tmp_path / "results.json").write_text(json.dumps(results))
     assert best_threshold_of("custom_val", tmp_path / "results.json") == 0.2
+    (tmp_path / "results.json").write_text(json.dumps([result | {"bbox": [0, 0, 1, 1]} for result in results]))
+    assert best_threshold_of("custom_val", tmp_path / "results.json") is None, "of a model that finds nothing"
     (tmp_path / "results.json").write_text("[]")
     assert best_threshold_of("custom_val", tmp_path / "results.json") is None
 

@@ -2,10 +2,11 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
-from d2_detr.engine import Trainer, load_config
+from d2_detr.engine import Trainer, load_config, setup
 from d2_detr.errors import InputError
 
 CONFIG = "detr_compact_balloon_drawn.yaml"
@@ -62,6 +63,19 @@ def test_a_resumed_run_goes_on_with_iteration_optimizer_and_rate(complete_run, t
     assert [group["lr"] for group in resumed._trainer.optimizer.param_groups] == pytest.approx([4e-5, 4e-5])
 
 
+def test_a_resumed_run_draws_other_augmentations_than_at_its_beginning(complete_run, tiny_opts):
+    def drawn(*opts, resume):
+        cfg = setup(load_config(CONFIG, [*tiny_opts, "SOLVER.MAX_ITER", "9", *opts]), resume=resume)
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=resume)
+        return cfg.SEED, np.random.rand()
+
+    first, resumed, again = drawn(resume=False), drawn(resume=True), drawn(resume=True)
+    assert first[0] == resumed[0] == 3 and first[1] != resumed[1] == again[1]
+    begun = drawn("SEED", "-1", resume=False)
+    assert drawn("SEED", "-1", resume=True)[0] == begun[0] >= 0, "as the training that goes on"
+
+
 def test_without_resume_the_weights_are_loaded_and_the_run_starts_anew(complete_run, tiny_opts):
     again = trainer_of([*tiny_opts, "MODEL.WEIGHTS", str(complete_run / "model_final.pth")])
     again.resume_or_load(resume=False)
@@ -76,7 +90,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(drawn_balloons, ti
     box_head = trainer._trainer.model.detr.bbox_embed
     torch.nn.init.constant_(box_head.layers[-1].bias, float("nan"))
     before = {name: p.detach().clone() for name, p in trainer._trainer.model.named_parameters()}
-    with pytest.raises(FloatingPointError, match=r"iteration 0: loss_bbox_0 is nan, loss_giou_0 is nan") as error:
+    with pytest.raises(InputError, match=r"iteration 0: loss_bbox_0 is nan, loss_giou_0 is nan") as error:
         trainer.train()
     assert "loss_ce" not in str(error.value) and "BASE_LR" in str(error.value)
     for name, parameter in trainer._trainer.model.named_parameters():
@@ -91,6 +105,15 @@ def test_a_gpu_without_memory_enough_is_told_with_what_can_be_done(drawn_balloon
     monkeypatch.setattr(trainer._trainer.model, "forward", full)
     with pytest.raises(InputError, match="memory of the GPU is not enough for 4 pictures.*image-size"):
         trainer.train()
+
+
+def test_why_a_training_ended_is_in_its_log(drawn_balloons, tiny_opts, tmp_path):
+    cfg = setup(load_config(CONFIG, tiny_opts))
+    trainer = Trainer(cfg)
+    torch.nn.init.constant_(trainer._trainer.model.detr.bbox_embed.layers[-1].bias, float("nan"))
+    with pytest.raises(InputError):
+        trainer.train()
+    assert "Training failed: iteration 0: loss_bbox_0 is nan" in (tmp_path / "log.txt").read_text()
 
 
 def test_an_early_line_tells_how_long_it_will_take(drawn_balloons, tiny_opts, monkeypatch):

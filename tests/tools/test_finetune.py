@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from d2_detr.engine import load_config
 from d2_detr.engine.finetune import finetune, finetune_config, learning_rate
 from d2_detr.errors import InputError
 from tests.shapes import draw_shapes
@@ -205,10 +206,11 @@ def test_the_options_of_main_py_mean_what_they_mean_there(root, trained, tmp_pat
         (["--batchsize=3"], "there is no option --batchsize; is --batch_size meant?"),
         (["--xyz"], "there is no option --xyz (finetune.py --help"),
         (["--num_queries", "10"], "--num_queries: the model is that of --weights, so leave it out"),
+        (["--dice_loss_coef", "2"], "--dice_loss_coef: the losses of masks have weights of 1"),
         (["--eval"], "--eval: python tools/train_net.py --eval-only"),
         (["--epochs", "many"], "argument --epochs: invalid float value: 'many'"),
     ],
-    ids=["abbreviated", "misspelt", "unknown", "of_the_model", "other_tool", "no_number"],
+    ids=["abbreviated", "misspelt", "unknown", "of_the_model", "weight", "other_tool", "no_number"],
 )
 def test_an_option_that_does_not_exist_is_answered_in_a_line(root, tmp_path, options, message):
     status, output = run(tmp_path, "finetune.py", "--data", root, *options)
@@ -219,6 +221,18 @@ def test_smaller_pictures_and_an_early_end_have_plain_options(root, trained):
     cfg, smaller = (finetune_config(root, trained, image_size=size, patience=3) for size in (0, 32))
     sizes = [(c.MIN_SIZE_TRAIN, c.MAX_SIZE_TRAIN, c.MIN_SIZE_TEST, c.MAX_SIZE_TEST) for c in (cfg.INPUT, smaller.INPUT)]
     assert sizes == [((64,), 192, 64, 192), ((32,), 96, 32, 96)] and cfg.SOLVER.PATIENCE == 3
+
+
+@pytest.mark.parametrize(("of_test", "expected"), [((480, 600), (400, 500)), ((0, 1333), (400, 666))])
+def test_the_size_is_that_of_training_whatever_the_weights_were_tested_with(root, monkeypatch, of_test, expected):
+    def published(weights, **_):
+        sizes = [*zip(("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"), of_test, strict=True)]
+        return load_config("Base-DETR.yaml", [part for pair in sizes for part in pair]), None
+
+    monkeypatch.setattr("d2_detr.engine.finetune.config_of", published)
+    sizes = finetune_config(root, image_size=400).INPUT
+    assert (min(sizes.MIN_SIZE_TRAIN), max(sizes.MIN_SIZE_TRAIN), sizes.MAX_SIZE_TRAIN) == (240, 400, 666)
+    assert expected == (sizes.MIN_SIZE_TEST, sizes.MAX_SIZE_TEST)
 
 
 def test_masks_are_learned_where_they_are_asked_for(root, trained, tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -188,10 +189,13 @@ def test_a_name_of_no_picture_is_an_error(photos, monkeypatch, name):
 
 def test_of_a_folder_of_folders_the_pattern_is_told_that_finds_its_pictures(photos, monkeypatch):
     monkeypatch.chdir(photos)
-    Path("deep/b.jpg").unlink()
-    with pytest.raises(InputError, match=r"'deep/\*\*/\*.png' means"):
-        find_pictures(["deep"])
-    assert find_pictures(["deep/**/*.png"]) == [Path("deep/deeper/b.png")]
+    for number, suffix in enumerate((".jpg", ".PNG")):
+        (photos / "my [pics]" / str(number)).mkdir(parents=True)
+        (photos / "my [pics]" / str(number) / f"a{suffix}").touch()
+    with pytest.raises(InputError) as error:
+        find_pictures(["my [pics]"])
+    _, patterns = str(error.value).split("; give ")
+    assert find_pictures(shlex.split(patterns)) == [Path("my [pics]/0/a.jpg"), Path("my [pics]/1/a.PNG")]
 
 
 def test_drawings_have_the_names_of_their_pictures_and_never_share_one():
