@@ -117,7 +117,10 @@ def _position(line: dict, unit: str, metrics: Sequence[dict]) -> float:
 def _draw(axes: Axes, points: Sequence[tuple[float, float]], label: str, **style: object) -> None:
     if points:
         marker = "o" if len(points) <= MOST_MARKERS else ""
-        axes.plot(*zip(*points, strict=True), label=literal(label), marker=marker, markersize=3.5, **style)
+        filled = "full" if style["linestyle"] == LINES[0] else "none"  # a single point shows no line
+        axes.plot(
+            *zip(*points, strict=True), label=literal(label), marker=marker, markersize=3.5, fillstyle=filled, **style
+        )
 
 
 def _finish(axes: Axes, title: str, unit: str) -> None:
