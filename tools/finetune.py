@@ -64,13 +64,7 @@ def argument_parser() -> ToolParser:
     add("--lr-backbone", "--lr_backbone", type=float, help="of the backbone (default: a tenth)")
     add("--lr-drop", "--lr_drop", type=float, metavar="EPOCHS", help="then the rate falls to a tenth (default: 4/5)")
     add("--image-size", type=int, default=0, metavar="PIXELS", help="short side of pictures (default: as the weights)")
-    add(
-        "--patience",
-        type=int,
-        default=0,
-        metavar="EPOCHS",
-        help="end when AP has not risen in so many (default: never)",
-    )
+    add("--patience", type=int, default=0, metavar="EPOCHS", help="end when AP has not risen in so many")
     add("--masks", action="store_true", help="learn masks besides boxes")
     add("--output-dir", "--output_dir", default="outputs", metavar="FOLDER", help="(default outputs)")
     add("--continue", action="store_true", dest="go_on", help="go on with the training in the output folder")

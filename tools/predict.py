@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--weights", required=True, help="a checkpoint: path, address or name, as detr://r50")
     parser.add_argument("--input", required=True, nargs="+", metavar="PATH", help="pictures, folders, patterns")
     parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="where to write")
-    parser.add_argument("--threshold", type=float, help="least score of what is found (default: see below)")
+    parser.add_argument("--threshold", type=float, help="least score of what is found (default: see above)")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="pictures at once (default 1)")
     parser.add_argument("--device", default="", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
     parser.add_argument("--no-pictures", action="store_true", help=f"write {RESULTS} alone")

@@ -95,8 +95,7 @@ class DetrCheckpointer(DetectionCheckpointer):
         if self.config:
             content["config"] = self.config
         path = Path(self.save_dir) / f"{name}.pth"
-        if name not in (BEST, LAST):  # which every evaluation writes
-            self.logger.info("Saving checkpoint to %s", path)
+        self.logger.info("Saving checkpoint to %s", path)
         with replacing(path) as temporary:
             torch.save(content, temporary)
         if name != BEST:

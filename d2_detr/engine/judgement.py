@@ -80,7 +80,7 @@ def best_threshold_of(dataset_name: str, results_file: Path) -> float | None:
     anything is found, so that no threshold is of use."""
     dataset, label_map = DatasetCatalog.get(dataset_name), dataset_label_map(dataset_name)
     _, of_all = _curves(dataset, label_map, _by_picture(read_json(results_file)))
-    return best_threshold(of_all) if of_all.f1.max(initial=0) >= LEAST_F1 else None
+    return best_threshold(of_all) if of_all.best_f1 >= LEAST_F1 else None
 
 
 def _by_picture(results: Sequence[dict]) -> Mapping[object, list[dict]]:

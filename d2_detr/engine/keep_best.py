@@ -10,6 +10,7 @@ from typing import Any
 
 from d2_detr.checkpoint.checkpointer import BEST, LAST, DetrCheckpointer
 from d2_detr.engine.judgement import best_threshold_of
+from d2_detr.engine.logs import console_spared
 from d2_detr.files import replacing
 
 from detectron2.config import CfgNode
@@ -90,7 +91,8 @@ class KeepBest(HookBase):
             self.best, self.best_iteration, self.waited = value, iteration, 0
             found = self._results_file.is_file()
             threshold = best_threshold_of(self._test_set, self._results_file) if found else None
-            self._checkpointer.save(BEST, iteration=iteration, threshold=threshold)
+            with console_spared():
+                self._checkpointer.save(BEST, iteration=iteration, threshold=threshold)
             logger.info("The best %s so far: saved as %s.pth", self._metric, BEST)
             if found:
                 with replacing(self.kept_results) as temporary:
@@ -113,7 +115,8 @@ class KeepLast(HookBase):
     def after_step(self) -> None:
         done = self.trainer.iter + 1
         if done % self._eval_period == 0 and done < self.trainer.max_iter and not self.trainer.stopped:
-            self._checkpointer.save(LAST, iteration=self.trainer.iter)
+            with console_spared():
+                self._checkpointer.save(LAST, iteration=self.trainer.iter)
 
     def after_train(self) -> None:
         last = Path(self._checkpointer.save_dir) / f"{LAST}.pth"

@@ -115,7 +115,7 @@ def _validation(cfg: CfgNode, model: nn.Module, results_file: Path, panoptic_qua
         "score_curves": _score_curves(judgement),
         "confusion": _confusion(judgement),
         "threshold": judgement.threshold,
-        "best_f1": float(judgement.of_all.f1.max(initial=0)),
+        "best_f1": judgement.of_all.best_f1,
         "class_names": label_map.names,
         "sheets": [_sheet(names, judgement, picture, masks=cfg.MODEL.MASK_ON) for picture in worst],
         "num_pictures": len(dataset),

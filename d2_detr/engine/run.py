@@ -43,7 +43,7 @@ def train(cfg: CfgNode, *, resume: bool = False) -> dict | None:
     trainer.resume_or_load(resume=resume)
     if trainer.start_iter >= trainer.max_iter:
         logger.info("The training in %s is complete: it is evaluated again, no more", cfg.OUTPUT_DIR)
-    if cfg.TEST.REPORT and comm.is_main_process():
+    if cfg.TEST.REPORT and comm.is_main_process() and not trainer.start_iter:
         save_training_pictures(trainer.cfg, Path(cfg.OUTPUT_DIR) / FILE_NAME)
         logger.info("The training pictures as the model sees them: %s", Path(cfg.OUTPUT_DIR) / FILE_NAME)
     try:

@@ -111,6 +111,11 @@ class Curve:
         total = self.precision + self.recall
         return np.divide(2 * self.precision * self.recall, total, out=np.zeros_like(total), where=total > 0)
 
+    @property
+    def best_f1(self) -> float:
+        """0 where nothing is found."""
+        return float(self.f1.max(initial=0))
+
     def at(self, threshold: float) -> tuple[float, float]:
         """Precision and recall of what has at least this score; NaN and 0 where nothing has."""
         number = int((self.scores >= threshold).sum())
