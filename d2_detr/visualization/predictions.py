@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,11 +71,13 @@ def save_objects(picture: np.ndarray, objects: Objects, class_names: Sequence[st
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"{path}: a drawing is written as {', '.join(FORMATS)}; give it such a name")
     height, width = picture.shape[:2]
-    # Names and lines have a size in inches, and so have the same share of every picture.
-    dpi = max(height, width, SMALLEST_DRAWING) / DRAWING_INCHES
     zoom = max(1, SMALLEST_DRAWING / max(height, width))
-    # Older releases of matplotlib cut 799.9999 pixels off to 799.
-    figure = Figure(figsize=[(round(side * zoom) + 0.01) / dpi for side in (width, height)])
+    drawn = [round(side * zoom) for side in (width, height)]
+    # Names and lines have a size in inches, and so have the same share of every picture. Where inches do not give whole
+    # pixels to the last bit, matplotlib up to 3.10 shifts the picture by one.
+    resolutions = count(round(max(drawn) / DRAWING_INCHES))
+    dpi = next(dpi for dpi in resolutions if all(side / dpi * dpi == side for side in drawn))
+    figure = Figure(figsize=[side / dpi for side in drawn])
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     draw_objects(axes, picture, objects, class_names, palette_of(class_names))
