@@ -256,7 +256,7 @@ class Trainer(DefaultTrainer):
         tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
         evaluators: list[DatasetEvaluator] = [
             KnownClassesEvaluator(instances, tasks, output_dir=output_dir),
-            LossEvaluator(),
+            LossEvaluator(cfg.MODEL.DETR.NUM_OBJECT_QUERIES, cfg.MODEL.DETR.NO_OBJECT_WEIGHT),
         ]
         if cfg.MODEL.DETR.PANOPTIC_ON:
             evaluators.append(PanopticEvaluator(dataset_name, output_dir))

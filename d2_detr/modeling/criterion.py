@@ -5,7 +5,7 @@ Shape shorthand: B pictures, Q queries, K classes (index K is no-object), M obje
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -77,20 +77,18 @@ class SetCriterion(nn.Module):
         return losses, self._errors(logits, targets, matches)
 
     def _normalisers(self, targets: list[Target], pred_logits: Tensor) -> tuple[Tensor, Tensor]:
-        """What the box losses and the cross entropy are divided by: number of objects, and sum of the class weights.
+        """What the box losses and the cross entropy are divided by.
 
         In training both are means over the processes of the group, so that the mean of the processes' losses is the
         loss of the whole batch. (Native DETR does so for the boxes, and divides the cross entropy by the process's own
         sum.) In evaluation the processes do not wait for each other.
         """
-        _, batch, num_queries, _ = pred_logits.shape
         num_objects = [len(target["labels"]) for target in targets]
-        matched = sum(min(number, num_queries) for number in num_objects)
-        weight = matched + (batch * num_queries - matched) * self.no_object_weight
-        normalisers = torch.tensor([sum(num_objects), weight], dtype=torch.float32, device=pred_logits.device)
+        of_batch = normalisers(num_objects, pred_logits.shape[2], self.no_object_weight)
+        values = torch.tensor(of_batch, dtype=torch.float32, device=pred_logits.device)
         if self.training:
-            normalisers = _mean_over_processes(normalisers)
-        return normalisers[0].clamp(min=1), normalisers[1]
+            values = _mean_over_processes(values)
+        return values[0].clamp(min=1), values[1]
 
     def _losses(
         self, logits: Tensor, boxes: Tensor, targets: list[Target], matches, num_boxes: Tensor, class_weight: Tensor
@@ -121,6 +119,13 @@ class SetCriterion(nn.Module):
             wrong = likeliest[_indices_of_queries(matches)] != labels
             errors["class_error"] = 100 * wrong.float().mean()
         return errors
+
+
+def normalisers(num_objects: Sequence[int], num_queries: int, no_object_weight: float) -> tuple[float, float]:
+    """What sums over pictures with so many objects are divided by: of the losses of boxes and masks the number of
+    objects, of the cross entropy the sum of the class weights."""
+    matched = sum(min(number, num_queries) for number in num_objects)
+    return sum(num_objects), matched + (len(num_objects) * num_queries - matched) * no_object_weight
 
 
 def _indices_of_queries(matches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

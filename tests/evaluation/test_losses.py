@@ -6,21 +6,44 @@ import torch
 from d2_detr.evaluation.losses import LossEvaluator
 from tests.modeling.small import MASKS, picture, tiny
 
+from detectron2.utils.events import EventStorage
 
-def output(**values):
-    errors = {name: torch.tensor(values.pop(name)) for name in ("class_error",) if name in values}
-    return {"losses": {name: torch.tensor(value) for name, value in values.items()}, "errors": errors}
+NUM_QUERIES, NO_OBJECT_WEIGHT = 15, 0.25  # of the model
 
 
-def test_losses_are_means_over_the_pictures_and_errors_over_those_that_have_them():
-    evaluator = LossEvaluator()
-    evaluator.process(
-        [{}, {}], [output(loss_ce=1.0, loss_ce_0=2.0, class_error=50.0), output(loss_ce=3.0, loss_ce_0=4.0)]
-    )
-    assert evaluator.evaluate() == {"validation": {"total_loss": 5.0, "loss_ce": 2.0, "class_error": 50.0}}
-    evaluator.reset()
+@torch.no_grad()
+@pytest.mark.parametrize("opts", [(), MASKS], ids=["boxes", "masks"])
+def test_the_losses_of_pictures_one_by_one_are_those_of_all_in_one_batch_of_training(opts):
+    """Many objects, few, none. Without dropout, and with frozen norms."""
+    model, evaluator = tiny(*opts), LossEvaluator(NUM_QUERIES, NO_OBJECT_WEIGHT)
+    box = [4, 4, 20, 30]
+    pictures = [picture(64, 96, [box, [20, 30, 44, 60], [8, 8, 60, 60]], [1, 0, 1]), picture(64, 96, [box], [0])]
+    pictures.append(picture(64, 96, [], []))
+    with EventStorage() as storage:
+        training = model.train()(pictures)
+        errors = {name: storage.latest()[name][0] for name in ("class_error", "cardinality_error")}
+    model.eval()
+    for one in pictures:
+        evaluator.process([one], model([one]))
+    [found] = evaluator.evaluate().values()
+    assert found.pop("total_loss") == pytest.approx(float(sum(training.values())), rel=1e-4)
+    assert {"loss_ce", "loss_bbox", "loss_giou"} < set(found)
+    for name, value in found.items():
+        assert value == pytest.approx(float(errors[name] if name in errors else training[name]), rel=1e-4), name
+
+
+def test_without_truth_there_are_no_losses():
+    evaluator = LossEvaluator(NUM_QUERIES, NO_OBJECT_WEIGHT)
     evaluator.process([{}], [{"instances": None}])
-    assert evaluator.evaluate() == {}, "no truth, no losses"
+    assert evaluator.evaluate() == {}
+
+
+@torch.no_grad()
+def test_where_no_picture_has_an_object_the_classification_is_measured_alone():
+    model, evaluator = tiny().eval(), LossEvaluator(NUM_QUERIES, NO_OBJECT_WEIGHT)
+    empty = picture(64, 96, [], [])
+    evaluator.process([empty], model([empty]))
+    assert set(evaluator.evaluate()["validation"]) == {"total_loss", "loss_ce", "cardinality_error"}
 
 
 @torch.no_grad()
