@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.data.classes import dataset_label_map
 from d2_detr.engine.objects import objects_in, objects_of_results
-from d2_detr.evaluation.confusion import confusion
+from d2_detr.evaluation.confusion import Taken, confusion
 from d2_detr.evaluation.outcomes import LEAST_F1, Curve, Outcome, Outcomes, curve, outcomes
 from d2_detr.files import read_json
 from d2_detr.objects import Objects
@@ -28,6 +28,7 @@ class Judged:
     record: dict
     results: Sequence[dict]  # all of its predictions, in COCO's format
     outcomes: Outcomes
+    confusion: Counter[Taken]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,11 @@ class Judgement:
     label_map: LabelMap
     of_classes: Sequence[Curve]
     of_all: Curve
-    confusion: np.ndarray  # (K + 1, K + 1), at the threshold (see evaluation/confusion.py)
+
+    @property
+    def confusion(self) -> Counter[Taken]:
+        """Of all pictures."""
+        return sum((picture.confusion for picture in self.pictures), Counter())
 
     def predicted(self, picture: Judged, *, masks: bool) -> Objects:
         return _above(self.threshold, picture.results, self.label_map, masks=masks)
@@ -59,15 +64,13 @@ def judge(dataset: Sequence[dict], label_map: LabelMap, results: Sequence[dict])
     of_classes, of_all = _curves(dataset, label_map, of_picture)
     threshold = 0.5 if (best := best_threshold(of_all)) is None else best
     pictures = []
-    confused = np.zeros((len(label_map) + 1, len(label_map) + 1), int)
     for record in dataset:
         found = of_picture[record["image_id"]]
         truth, shown = objects_in(record, masks=False), _above(threshold, found, label_map, masks=False)
         given = outcomes(truth, shown)
-        confused += confusion(truth, shown, given, len(label_map))
-        pictures.append(Judged(record, found, given))
+        pictures.append(Judged(record, found, given, confusion(truth, shown, given)))
     pictures.sort(key=lambda picture: -picture.outcomes.mistakes)
-    return Judgement(pictures, threshold, label_map, of_classes, of_all, confused)
+    return Judgement(pictures, threshold, label_map, of_classes, of_all)
 
 
 def best_threshold(of_all: Curve) -> float | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -28,7 +28,7 @@ from d2_detr.files import read_json
 from d2_detr.visualization.attention import draw_attention
 from d2_detr.visualization.curves import draw_panel, measured_panels
 from d2_detr.visualization.figures import page_style, svg
-from d2_detr.visualization.report import Report, Sheet, Table, address, make_sheet, save_report
+from d2_detr.visualization.report import Confusion, Report, Sheet, Table, address, make_sheet, save_report
 from d2_detr.visualization.score_curves import draw_confidence, draw_precision_recall
 
 from detectron2.config import CfgNode
@@ -188,17 +188,17 @@ def _table(task: str, scores: Mapping[int, Scores], judgement: Judgement) -> Tab
     return Table(f"AP of {TASKS[task]}", header, rows, bars=(1,))
 
 
-def _confusion(judgement: Judgement) -> Table | None:
+def _confusion(judgement: Judgement) -> Confusion | None:
     """Of several classes; where they are many, of those with the most objects that were not found."""
-    counts, names = judgement.confusion, judgement.label_map.names
+    names, taken = judgement.label_map.names, judgement.confusion
     if len(names) == 1:
         return None
-    not_found = counts.sum(1)[:-1] - counts.diagonal()[:-1]
-    shown = sorted(np.argsort(-not_found, kind="stable")[:MOST_CONFUSED])
-    counts = counts[np.ix_([*shown, -1], [*shown, -1])]
-    header = ["object", *(names[label] for label in shown), "missed"]
-    rows = [[name, *row.tolist()] for name, row in zip([*header[1:-1], "no further object"], counts, strict=True)]
-    return Table("What objects were taken for", header, rows)
+    not_found = Counter(dict.fromkeys(range(len(names)), 0))
+    for (label, prediction), count in taken.items():
+        not_found[label] += count if label != prediction else 0
+    del not_found[None]
+    shown = sorted(label for label, _ in not_found.most_common(MOST_CONFUSED))
+    return Confusion([(label, names[label]) for label in shown], taken)
 
 
 # ---- pictures
@@ -217,7 +217,9 @@ def _distinct_names(dataset: Sequence[dict]) -> dict[str, str]:
 def _sheet(names: Mapping[str, str], judgement: Judgement, judged: Judged, *, masks: bool) -> Sheet:
     truth, predicted = objects_in(judged.record, masks=masks), judgement.predicted(judged, masks=masks)
     name = names[judged.record["file_name"]]
-    return make_sheet(name, pixels_of(judged.record), truth, predicted, judged.outcomes, judgement.label_map.names)
+    return make_sheet(
+        name, pixels_of(judged.record), truth, predicted, judged.outcomes, judged.confusion, judgement.label_map.names
+    )
 
 
 def _attention(names: Mapping[str, str], cfg: CfgNode, model: nn.Module, judgement: Judgement) -> dict[str, str]:

@@ -95,7 +95,7 @@ def draw_panel(axes: Axes, title: str, runs: Runs) -> None:
                 (f"validation/{name}", ", ".join([*of_run, "validation"]), VALIDATION),
             ):
                 points = [(_position(entry, unit, metrics), entry[measured]) for entry in metrics if measured in entry]
-                steps = {"drawstyle": "steps-post"} if name == "lr" else {}
+                steps = {"drawstyle": "steps-pre"} if name == "lr" else {}
                 _draw(axes, points, label, color=f"C{number}", linestyle=style, **steps)
     _finish(axes, title, unit)
     if len(runs) == 1 and len(axes.lines) > 1:

@@ -21,9 +21,16 @@ function isWanted(sheet, outcome, label) {
   return !label || ofClass.length > 0;
 }
 
+let taken = null; // the cell of the table of confusions whose pictures are shown
+
 function arrange() {
   const { class: label, outcome, sort } = Object.fromEntries(new FormData(controls));
-  for (const sheet of sheets) sheet.hidden = !isWanted(sheet, outcome, label);
+  for (const sheet of sheets) {
+    const isOfCell = !taken || sheet.dataset.taken.split(" ").includes(taken.dataset.taken);
+    sheet.hidden = !isOfCell || !isWanted(sheet, outcome, label);
+  }
+  controls.taken.hidden = !taken;
+  controls.taken.textContent = taken ? `${taken.title} ×` : "";
   document.querySelector(".sheets").append(...[...sheets].sort(ORDERS[sort]));
   const shown = sheets.filter((sheet) => !sheet.hidden).length;
   controls.querySelector("output").value = `${shown} of ${sheets.length} pictures`;
@@ -31,6 +38,18 @@ function arrange() {
 
 if (controls) {
   controls.addEventListener("change", arrange);
+  controls.taken.addEventListener("click", () => {
+    taken = null;
+    arrange();
+  });
+  for (const cell of document.querySelectorAll(".confusion button")) {
+    cell.addEventListener("click", () => {
+      taken = cell;
+      controls.reset();
+      arrange();
+      controls.scrollIntoView();
+    });
+  }
   arrange();
 }
 

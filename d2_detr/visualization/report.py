@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import io
 import shlex
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from d2_detr.evaluation.confusion import Taken
 from d2_detr.evaluation.outcomes import LEAST_F1, MISTAKES, Outcome, Outcomes
 from d2_detr.files import replacing
 from d2_detr.objects import Objects
@@ -42,6 +44,28 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[object]]
     bars: Sequence[int] = ()  # columns of 0 to 100 that have a bar behind the figure
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """What objects were taken for: a row and a column for each of some classes, and for nothing."""
+
+    classes: Sequence[tuple[int, str]]  # number and name
+    counts: Counter[Taken]
+
+    @property
+    def rows(self) -> list[list[tuple[Taken, str, int, float]]]:
+        """Of each cell what it is of, also in words, the count, and its share of the row in percent."""
+        entries = [*self.classes, (None, "nothing")]
+        cells = []
+        for label, name in entries:
+            total = sum(self.counts[label, other] for other, _ in entries) or 1
+            row = [
+                ((label, other), f"{name} taken for {taken_for}", self.counts[label, other])
+                for other, taken_for in entries
+            ]
+            cells.append([(*cell, 100 * cell[2] / total) for cell in row])
+        return cells
 
 
 @dataclass(frozen=True)
@@ -80,7 +104,8 @@ class Sheet:
     truth: Side
     predicted: Side
     counts: dict[Outcome, int]  # of what there is
-    marks: Sequence[str]  # "outcome:class" of all boxes, for the filter
+    marks: Sequence[str]  # "outcome:class" of all boxes, for the filter; a wrong class has both classes
+    taken: Sequence[Taken]  # what objects were taken for
 
     @property
     def num_mistakes(self) -> int:
@@ -99,7 +124,7 @@ class Report:
     training_pictures: str = ""  # as an address
     figures: dict[str, float] = field(default_factory=dict)  # the few that count, by name
     tables: Sequence[Table] = ()
-    confusion: Table | None = None  # of counts, the same classes in rows and columns
+    confusion: Confusion | None = None
     score_curves: Sequence[str] = ()  # as SVG
     threshold: float = 0.5
     best_f1: float = 1.0  # at that threshold
@@ -115,7 +140,7 @@ def save_report(report: Report, path: Path) -> None:
     environment = Environment(
         loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"cell": _cell, "quoted": shlex.quote}
+    environment.filters |= {"cell": _cell, "quoted": shlex.quote, "taken": _taken}
     page = environment.get_template("report.html.jinja").render(
         report=report,
         style=Markup((here / "report.css").read_text(encoding="utf-8")),
@@ -130,7 +155,13 @@ def save_report(report: Report, path: Path) -> None:
 
 
 def make_sheet(
-    name: str, picture: np.ndarray, truth: Objects, predicted: Objects, outcomes: Outcomes, class_names: Sequence[str]
+    name: str,
+    picture: np.ndarray,
+    truth: Objects,
+    predicted: Objects,
+    outcomes: Outcomes,
+    confusion: Collection[Taken],
+    class_names: Sequence[str],
 ) -> Sheet:
     """A picture (H, W, 3), uint8, RGB, with what is in it and what was found, made small enough for the page."""
     height, width = picture.shape[:2]
@@ -144,6 +175,10 @@ def make_sheet(
         f"{outcome.name.lower()}:{label}"
         for objects, given in sides.values() for label, outcome in zip(objects.classes, given, strict=True)
     }  # fmt: skip
+    marks |= {
+        f"wrong_class:{label}" for label, prediction in confusion
+        if label != prediction and label is not None and prediction is not None
+    }  # fmt: skip
     return Sheet(
         name,
         address(image, "JPEG"),
@@ -151,6 +186,7 @@ def make_sheet(
         **{side: _side(objects, given, class_names, scale, image.size) for side, (objects, given) in sides.items()},
         counts={outcome: count for outcome, count in counts.items() if count},
         marks=sorted(marks),
+        taken=list(confusion),
     )
 
 
@@ -191,3 +227,8 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return "-" if np.isnan(value) else f"{value:.1f}"
     return str(value)
+
+
+def _taken(classes: Taken) -> str:
+    """As the script knows it."""
+    return ":".join("" if label is None else str(label) for label in classes)

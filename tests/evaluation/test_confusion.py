@@ -9,7 +9,7 @@ from d2_detr.evaluation.confusion import confusion
 from d2_detr.evaluation.outcomes import Outcome, outcomes
 from d2_detr.objects import Objects
 
-CAT, DOG, NONE = 0, 1, 2
+CAT, DOG, NONE = 0, 1, None
 OBJECT, ELSEWHERE = [10, 10, 30, 30], [60, 60, 80, 80]
 
 
@@ -20,7 +20,7 @@ def boxes(*entries):
 
 def counted(truth, predicted):
     truth, predicted = (boxes(*([*box, label, score] for box, label, score in side)) for side in (truth, predicted))
-    return confusion(truth, predicted, outcomes(truth, predicted), 2)
+    return confusion(truth, predicted, outcomes(truth, predicted))
 
 
 @pytest.mark.parametrize(
@@ -37,12 +37,11 @@ def counted(truth, predicted):
     ids=["found", "confused", "found_after_all", "confused_twice", "found_twice", "elsewhere", "missed"],
 )
 def test_an_object_is_found_taken_for_something_else_or_missed(predicted, cells):
-    counts = counted([(OBJECT, CAT, 0)], predicted)
-    assert {(int(i), int(j)): int(counts[i, j]) for i, j in zip(*counts.nonzero(), strict=True)} == cells
+    assert counted([(OBJECT, CAT, 0)], predicted) == cells
 
 
 def test_pictures_without_anything():
-    assert counted([], []).sum() == 0
+    assert not counted([], [])
 
 
 places = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1), st.floats(0, 1)), max_size=6)
@@ -56,9 +55,9 @@ def test_every_object_and_every_prediction_is_counted_once(truth, predicted):
         for side in (truth, predicted)
     ]
     given_out = outcomes(*sides)
-    counts = confusion(*sides, given_out, 2)
+    counts = confusion(*sides, given_out)
     for label in (CAT, DOG):
-        assert counts[label].sum() == (sides[0].classes == label).sum()
-        assert counts[:, label].sum() == (sides[1].classes == label).sum()
+        assert sum(counts[label, other] for other in (CAT, DOG, NONE)) == (sides[0].classes == label).sum()
+        assert sum(counts[other, label] for other in (CAT, DOG, NONE)) == (sides[1].classes == label).sum()
         of_class = zip(given_out.of_objects, sides[0].classes, strict=True)
         assert counts[label, label] == sum(o is Outcome.FOUND and c == label for o, c in of_class)

@@ -2,17 +2,20 @@
 
 import re
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
 
+from d2_detr.evaluation.confusion import confusion
 from d2_detr.evaluation.outcomes import Outcome, outcomes
 from d2_detr.objects import Objects
-from d2_detr.visualization.report import Report, Table, make_sheet, save_report
+from d2_detr.visualization.report import Confusion, Report, Table, make_sheet, save_report
 
 NAMES = ("cat", "dog & <co>")
 BOX = (10.0, 10, 30, 30)
 ELSEWHERE = (60.0, 40, 80, 60)
+PIXELS = np.zeros((80, 100, 3), np.uint8)
 
 
 def objects(*entries, scores=None, masks=False):
@@ -26,7 +29,8 @@ def objects(*entries, scores=None, masks=False):
 
 def sheet(name, truth, predicted, size=(80, 100)):
     picture = np.full((*size, 3), 200, np.uint8)
-    return make_sheet(name, picture, truth, predicted, outcomes(truth, predicted), NAMES)
+    given = outcomes(truth, predicted)
+    return make_sheet(name, picture, truth, predicted, given, confusion(truth, predicted, given), NAMES)
 
 
 def nothing():
@@ -42,6 +46,7 @@ SHEETS = {
 
 
 ROWS = [["all", 30.0], ["cat", 20.0], [NAMES[1], float("nan")], ["eel", 9.0]]
+AP = Table("AP", ["class", "AP"], ROWS, bars=(1,))
 
 
 @pytest.fixture
@@ -50,7 +55,7 @@ def page(tmp_path):
         "DETR on <pets>", {"Data": {"folder": "a & b"}}, ["<svg id='curve'></svg>"], "my model.pth", "train again",
         figures={"AP": 12.345}, threshold=0.5, class_names=NAMES, num_pictures=9,
         sheets=[sheet(name, *sides) for name, sides in SHEETS.items()],
-        tables=[Table("AP", ["class", "AP"], ROWS, bars=(1,))],
+        tables=[AP], confusion=Confusion(list(enumerate(NAMES)), Counter({(0, 0): 1, (0, None): 2, (None, 1): 1})),
         score_curves=["<svg></svg>"], attention={"missed.jpg": "data:image/png;base64,AAAA"},
     )  # fmt: skip
     save_report(report, tmp_path / "report.html")
@@ -86,23 +91,25 @@ def test_a_model_that_has_learned_nothing_is_not_offered_for_use(tmp_path, best_
 def test_the_name_of_the_only_class_is_no_label_and_a_crowded_picture_has_none_until_it_is_enlarged():
     many = [((10.0 * i, 10, 10.0 * i + 8, 30), 0) for i in range(9)]
     predicted = objects(*many, scores=[0.5] * 9)
-    made = make_sheet(
-        "a", np.zeros((80, 100, 3), np.uint8), objects(*many[:8]), predicted, outcomes(objects(*many[:8]), predicted),
-        ("cat",),
-    )  # fmt: skip
+    truth = objects(*many[:8])
+    made = make_sheet("a", PIXELS, truth, predicted, outcomes(truth, predicted), (), ("cat",))
     assert {box.label for box in made.truth.boxes} == {""} and {box.label for box in made.predicted.boxes} == {"0.50"}
     assert made.predicted.is_crowded and not made.truth.is_crowded
 
 
 def test_classes_that_are_taken_for_each_other_are_a_table(tmp_path):
-    confusion = Table(
-        "What objects were taken for", ["object", *NAMES, "missed"], [["cat", 3, 1, 0], ["none", 0, 2, 0]]
-    )
-    report = Report("", {}, [], "", "", tables=[Table("AP", ["class", "AP"], ROWS)], confusion=confusion)
+    counts = Counter({(0, 0): 3, (0, 1): 1, (None, 1): 2, (7, 0): 5})
+    report = Report("", {}, [], "", "", tables=[AP], confusion=Confusion(list(enumerate(NAMES)), counts))
     save_report(report, tmp_path / "report.html")
-    text = (tmp_path / "report.html").read_text()
+    text = re.sub(r"<button[^>]*>|</button>", "", (tmp_path / "report.html").read_text())
     assert re.search(r"class=\"right\" style=\"--share: 75.0%\">3<", text)
     assert re.search(r"class=\"wrong\" style=\"--share: 25.0%\">1<", text) and '100.0%">2<' in text
+    assert ">5<" not in text, "of a class that is not shown"
+
+
+def test_a_wrong_class_is_an_error_of_both_classes():
+    made = sheet("a", objects((BOX, 0)), objects((BOX, 1), scores=[0.9]))
+    assert made.marks == ["missed:0", "wrong_class:0", "wrong_class:1"] and made.taken == [(0, 1)]
 
 
 def test_a_sheet_has_the_boxes_in_units_of_the_page_and_counts_the_mistakes():
@@ -120,9 +127,8 @@ def test_a_large_picture_becomes_small_and_masks_are_painted():
     truth = objects((BOX, 0), masks=True)
     made = sheet("a", truth, objects((BOX, 0), scores=[0.9], masks=True))
     assert made.truth.masks.startswith("data:image/png;base64,")
-    large = make_sheet(
-        "b", np.zeros((2000, 4000, 3), np.uint8), objects(), nothing(), outcomes(objects(), nothing()), NAMES
-    )
+    pixels = np.zeros((2000, 4000, 3), np.uint8)
+    large = make_sheet("b", pixels, objects(), nothing(), outcomes(objects(), nothing()), (), NAMES)
     assert (large.width, large.height) == (520, 260) and len(large.picture) < 5000
 
 
@@ -180,13 +186,27 @@ def test_the_gallery_is_filtered_by_class_and_error_together(opened):
     assert shown(opened) == ["missed.jpg"]
     choose(opened, "class", NAMES[1])
     assert shown(opened) == []
-    choose(opened, "outcome", "any")
+    choose(opened, "outcome", "any error")
     assert shown(opened) == ["false.jpg"]
-    choose(opened, "outcome", "none")
+    choose(opened, "outcome", "no error")
     assert shown(opened) == ["right10.jpg"], "a picture without the class is not asked for"
     choose(opened, "class", "all")
     assert shown(opened) == ["right10.jpg", "right9.jpg"]
     assert opened.find_element("css selector", ".controls output").text == "2 of 4 pictures"
+
+
+def test_a_figure_of_what_was_taken_for_what_shows_its_pictures(opened):
+    cells = {cell.get_attribute("title"): cell for cell in all_of(opened, ".confusion button")}
+    assert set(cells) == {"cat taken for cat", "cat taken for nothing", f"nothing taken for {NAMES[1]}"}
+    choose(opened, "outcome", "no error")
+    cells["cat taken for nothing"].click()
+    assert shown(opened) == ["missed.jpg"], "whatever was chosen before"
+    choose(opened, "class", NAMES[1])
+    assert shown(opened) == []
+    [all_again] = all_of(opened, "button[name=taken]")
+    assert all_again.text.startswith("cat taken for nothing ")
+    all_again.click()
+    assert shown(opened) == ["false.jpg", "right10.jpg"] and not all_again.is_displayed()
 
 
 def test_the_gallery_is_sorted(opened):
@@ -211,7 +231,7 @@ def test_a_table_is_sorted_by_a_column_below_its_first_row(opened):
 
 
 def test_a_picture_is_enlarged_and_the_next_one_is_among_those_shown(opened):
-    choose(opened, "outcome", "none")
+    choose(opened, "outcome", "no error")
     opened.find_element("css selector", ".sheet[data-name='right10.jpg'] .pair").click()
     dialog = opened.find_element("css selector", "dialog")
     title = dialog.find_element("css selector", "h3")
