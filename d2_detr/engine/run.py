@@ -49,11 +49,13 @@ def train(cfg: CfgNode, *, resume: bool = False) -> dict | None:
     try:
         return trainer.train()
     except KeyboardInterrupt:
-        if trainer.start_iter or trainer.checkpointer.saved_last:
-            command = ["--continue", "--output-dir", cfg.OUTPUT_DIR, *as_many_processes()]
-            logger.info("Interrupted. To go on: python tools/finetune.py %s", shlex.join(command))
+        command = shlex.join(["--continue", "--output-dir", cfg.OUTPUT_DIR, *as_many_processes()])
+        if trainer.checkpointer.saved_last or trainer.start_iter:
+            logger.info("Interrupted. To go on: python tools/finetune.py %s", command)
         else:
-            logger.info("Interrupted before the first checkpoint: nothing is kept of it")
+            logger.info(
+                "Interrupted before there was anything to keep. To begin anew: python tools/finetune.py %s", command
+            )
         raise
 
 

@@ -14,10 +14,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from d2_detr.checkpoint.checkpointer import BEST, DetrCheckpointer
+from d2_detr.checkpoint.checkpointer import BEST, LAST, DetrCheckpointer
 from d2_detr.data.classes import dataset_classes, instances_of, model_label_map
 from d2_detr.data.dataset_mapper import DetrDatasetMapper
 from d2_detr.engine.ema import Ema
+from d2_detr.engine.interruption import Interruption
 from d2_detr.engine.keep_best import KeepBest, KeepLast, best_metric
 from d2_detr.engine.logs import console_spared, file_logger
 from d2_detr.engine.optimizer import build_optimizer
@@ -97,17 +98,16 @@ class Trainer(DefaultTrainer):
 
         Returns:
             The last evaluation, in the main process.
+
+        Raises:
+            KeyboardInterrupt: somebody interrupts it. What was learned is saved (see Interruption).
         """
         self.iter = self.start_iter
         logger.info("Starting training from iteration %d", self.start_iter)
-        with EventStorage(self.start_iter) as self.storage:
+        with EventStorage(self.start_iter) as self.storage, Interruption() as interruption:
             try:
                 self.before_train()
-                while self.iter < self.max_iter and not self.stopped:
-                    self.before_step()
-                    self.run_step()
-                    self.after_step()
-                    self.iter += 1
+                self._iterate(interruption)
             except InputError as error:  # which the console is told as the last line, without a traceback
                 file_logger().error("Training failed: %s", error)
                 raise
@@ -124,6 +124,26 @@ class Trainer(DefaultTrainer):
                 except Exception:  # hours of training are not lost for it
                     logger.exception("The training is complete, but not its report")
         return self._last_eval_results
+
+    def _iterate(self, interruption: Interruption) -> None:
+        complete = self.start_iter - 1
+        while self.iter < self.max_iter and not self.stopped and not interruption.wanted:
+            try:
+                self.before_step()
+                self.run_step()
+                complete = self.iter
+                self.after_step()
+            except RuntimeError:
+                if not interruption.wanted:
+                    raise
+                break  # Ctrl-C has ended the workers of a loader, too
+            self.iter += 1
+        if interruption.wanted and complete < self.max_iter - 1:
+            if complete >= self.start_iter:
+                self.iter = complete
+                with console_spared():
+                    self.checkpointer.save(LAST, iteration=complete)
+            raise KeyboardInterrupt
 
     def _report(self) -> None:
         """report.html of the best model, or of the last one where none is kept."""
