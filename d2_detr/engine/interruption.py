@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from types import FrameType
@@ -24,6 +25,7 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         self._in_charge = comm.get_world_size() == 1 and threading.current_thread() is threading.main_thread()
+        self._process = os.getpid()
         if self._in_charge:
             self._before = signal.signal(signal.SIGINT, self._note)
         return self
@@ -33,6 +35,8 @@ class Interruption:
             signal.signal(signal.SIGINT, self._before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # the workers of a loader, who have this from their parent, are needed until the end
         self.wanted = True
         signal.signal(signal.SIGINT, self._before)
         logger.info("Interrupted: this iteration is finished and saved (Ctrl-C once more ends at once)")

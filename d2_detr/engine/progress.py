@@ -21,11 +21,13 @@ from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 
 logger = logging.getLogger(__name__)
 
-# What the moving line has room for.
+# Of a moving line, how each is written. A narrow terminal has room for the first of them.
 SHOWN_IN_TERMINAL = {
-    "epoch": "epoch", "loss": "total_loss", "class_error": "class_error", "val": "validation/total_loss",
-    "AP": "bbox/AP", "mask AP": "segm/AP", "PQ": "panoptic_seg/PQ",
+    "AP": ("bbox/AP", ".1f"), "mask AP": ("segm/AP", ".1f"), "PQ": ("panoptic_seg/PQ", ".1f"),
+    "loss": ("total_loss", ".2f"), "val loss": ("validation/total_loss", ".2f"), "class_error": ("class_error", ".0f"),
+    "epoch": ("epoch", ".1f"),
 }  # fmt: skip
+LINE = "{percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 SHOWN_OF_EVALUATION = {
     "AP": "bbox/AP", "AP50": "bbox/AP50", "mask AP": "segm/AP", "mask AP50": "segm/AP50", "PQ": "panoptic_seg/PQ",
     **{name: f"validation/{name}" for name in ("total_loss", "class_error", "cardinality_error")},
@@ -99,21 +101,22 @@ class ProgressBar(HookBase):
         self._open.enter_context(logging_redirect_tqdm([log for log in named if any(map(in_console, log.handlers))]))
         trainer = self.trainer
         self._bar = self._open.enter_context(
-            tqdm(total=trainer.max_iter, initial=trainer.start_iter, desc="Training", unit="it", dynamic_ncols=True)
+            tqdm(total=trainer.max_iter, initial=trainer.start_iter, bar_format=LINE, dynamic_ncols=True)
         )
 
     def after_step(self) -> None:
         self._bar.update()
         storage = self.trainer.storage
-        known = {}
-        for short, metric in SHOWN_IN_TERMINAL.items():
+        parts = []
+        for short, (metric, how) in SHOWN_IN_TERMINAL.items():
             # Of several test sets each has its name in front; one of them is shown.
             same = [n for n in storage.histories() if n == metric or ("/" in metric and n.endswith(f"/{metric}"))]
-            known.update((short, name) for name in same[:1])
-        # How far it is, and what an evaluation measured, have no median over the last iterations.
-        newest = {short for short, name in known.items() if "/" in name or short == "epoch"}
-        values = {s: storage.history(n).latest() if s in newest else _median(storage, n) for s, n in known.items()}
-        self._bar.set_postfix({short: f"{value:.3g}" for short, value in values.items()}, refresh=False)
+            for name in same[:1]:
+                # How far it is, and what an evaluation measured, have no median over the last iterations.
+                newest = "/" in metric or short == "epoch"
+                value = storage.history(name).latest() if newest else _median(storage, name)
+                parts.append(f"{short} {value:{how}}")
+        self._bar.set_postfix_str(", ".join(parts), refresh=False)
 
     def after_train(self) -> None:
         self._open.close()
