@@ -17,6 +17,9 @@ from pathlib import Path
 from d2_detr.data import balloon
 from d2_detr.visualization.curves import read_metrics
 
+# As one would type it: the virtual environment may not be activated.
+PYTHON = os.path.relpath(sys.executable) if Path(sys.prefix).is_relative_to(Path.cwd()) else "python"
+
 
 def main() -> None:
     start = time.time()
@@ -27,14 +30,15 @@ def main() -> None:
     pretrained = Path("outputs/demo_balloon_drawn/model_best.pth")
     start_from = ["MODEL.WEIGHTS", str(pretrained)] if source != "drawn" and pretrained.is_file() else []
     weights = ["MODEL.WEIGHTS", str(output / "model_best.pth")]
+    go_on = ["--resume"] if (output / "last_checkpoint").is_file() else []
     commands = [
         ["tools/prepare_balloon.py", "--source", source],
-        ["tools/train_net.py", *config, "--resume", "OUTPUT_DIR", str(output), *start_from],
+        ["tools/train_net.py", *config, *go_on, "OUTPUT_DIR", str(output), *start_from],
         ["tools/train_net.py", *config, "--eval-only", "OUTPUT_DIR", str(output), *weights],
         ["tools/visualize.py", *config, "--output", str(output / "pictures"), "OUTPUT_DIR", str(output), *weights],
     ]
     for command in commands:
-        print(f"\n$ python {shlex.join(command)}", flush=True)
+        print(f"\n$ {PYTHON} {shlex.join(command)}", flush=True)
         subprocess.run([sys.executable, *command], check=True)
     summarise(name, output, commands, time.time() - start)
 
@@ -54,7 +58,7 @@ Done in {seconds / 60:.1f} minutes.
 What ran, to copy:"""
     )
     for command in commands:
-        print(f"  python {shlex.join(command)}")
+        print(f"  {PYTHON} {shlex.join(command)}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Fine-tune a trained DETR on your own pictures.
 
 python tools/finetune.py --data path/to/coco --weights detr://r50 --epochs 10 --output-dir outputs
-python tools/finetune.py --continue --output-dir outputs    # goes on where it was interrupted
+python tools/finetune.py --continue --output-dir outputs                # goes on where it was interrupted
+python tools/finetune.py --continue --output-dir outputs --epochs 20    # and for 20 epochs in all
 
 The config that it used is written to the output folder; `train_net.py --config outputs/config.yaml OUTPUT_DIR again`
 repeats the run. Options of native DETR's main.py are understood, but its --resume FILE only gives the weights.
@@ -16,7 +17,7 @@ from pathlib import Path
 from d2_detr.command_line import ToolParser
 from d2_detr.data.layouts import LAYOUTS, find_layout
 from d2_detr.engine import launch, load_config, train
-from d2_detr.engine.finetune import finetune_config
+from d2_detr.engine.finetune import EPOCHS, finetune_config, lengthen
 from d2_detr.engine.launch import group_size
 from d2_detr.errors import InputError, one_clear_message
 
@@ -49,7 +50,7 @@ ANSWERS = {
     "--dist_url": "docs/several_machines.md says how several machines train together",
     "--remove_difficult": "it has no effect in native DETR either",
 }
-OF_EVERY_RUN = {"output_dir", "go_on", "num_gpus", "opts"}  # all else belongs to its beginning
+OF_EVERY_RUN = {"epochs", "output_dir", "go_on", "num_gpus", "opts"}  # all else belongs to its beginning
 
 
 def argument_parser() -> ToolParser:
@@ -58,7 +59,7 @@ def argument_parser() -> ToolParser:
     add("--data", "--coco_path", metavar="FOLDER", help="annotated pictures, in any layout of the README")
     add("--weights", metavar="FILE", help="trained model: path, address or name (default detr://r50)")
     add("--resume", metavar="FILE", help="the same, as native DETR calls it")
-    add("--epochs", type=float, default=10, help="(default 10)")
+    add("--epochs", type=float, help=f"(default {EPOCHS}; with --continue that of the training)")
     add("--batch-size", "--batch_size", type=int, default=2, help="pictures at once on each GPU (default 2)")
     add("--lr", type=float, default=0, help="learning rate (default: as the batch wants it)")
     add("--lr-backbone", "--lr_backbone", type=float, help="of the backbone (default: a tenth)")
@@ -88,7 +89,8 @@ def new_config(args: argparse.Namespace):
         raise InputError(f"{args.data}: has the layout `{found}`, not `{args.dataset_file}`; leave --dataset_file out")
     given = [part for key in NATIVE_KEYS.values() if (value := vars(args)[key]) for part in (key, value)]
     return finetune_config(
-        args.data, args.weights or args.resume or "", epochs=args.epochs, output_dir=args.output_dir,
+        args.data, args.weights or args.resume or "", output_dir=args.output_dir,
+        epochs=EPOCHS if args.epochs is None else args.epochs,
         batch_size=args.batch_size, num_processes=group_size(args.num_gpus), lr=args.lr, lr_backbone=args.lr_backbone,
         lr_drop=args.lr_drop, image_size=args.image_size, patience=args.patience, masks=args.masks,
         opts=[*given, *args.opts],
@@ -103,10 +105,11 @@ def old_config(args: argparse.Namespace, parser: ToolParser):
     if others := sorted(name for name in begun_with if vars(args)[name] != parser.get_default(name)):
         options = ", ".join(f"--{name.replace('_', '-')}" for name in others)
         raise InputError(
-            f"--continue goes on as {config} says; leave out {options}. To train longer, or on other data, begin anew "
-            "with its model as --weights, and another --output-dir"
+            f"--continue goes on as {config} says; leave out {options}. To train on other data, or "
+            "otherwise, begin anew with its model as --weights, and another --output-dir"
         )
-    return load_config(str(config), ["OUTPUT_DIR", args.output_dir, *args.opts])
+    cfg = load_config(str(config), ["OUTPUT_DIR", args.output_dir, *args.opts])
+    return cfg if args.epochs is None else lengthen(cfg, args.epochs)
 
 
 def main() -> None:

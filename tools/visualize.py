@@ -20,7 +20,7 @@ from d2_detr.visualization.figures import show_in_windows
 
 
 def parse_args() -> argparse.Namespace:
-    parser = ToolParser(__doc__)
+    parser = ToolParser(__doc__, {"--weights": "put MODEL.WEIGHTS FILE behind all options"})
     add = parser.add_argument
     add(
         "--config",
@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
         **point,
         help="show the encoder's attention from here, in [0, 1] of the picture; as often as you like",
     )
-    add("--compare", nargs=2, metavar=("A", "B"), help="two models beside each other, in place of MODEL.WEIGHTS")
+    add("--compare", nargs=2, metavar=("A", "B"), help="two models and the curves of their trainings beside each other")
     add("--show", action="store_true", help="open overview, curves and attention in windows, too")
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
     return parser.parse_args()

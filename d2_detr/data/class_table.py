@@ -27,7 +27,7 @@ def look_at_data(cfg: CfgNode, *, evaluation_only: bool) -> None:
     """Check pictures and masks of the datasets of a config; before a training log the class table and what looks wrong.
 
     Raises:
-        FileNotFoundError, InputError: see check_pictures and check_masks; or a training set without an object.
+        FileNotFoundError, InputError: see check_pictures and check_masks; or a training or test set without an object.
     """
     names = cfg.DATASETS.TEST if evaluation_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     datasets = {name: DatasetCatalog.get(name) for name in names}
@@ -42,6 +42,12 @@ def look_at_data(cfg: CfgNode, *, evaluation_only: bool) -> None:
     logger.info("Classes of the data:\n%s", class_table(label_map, train, val))
     if not train.boxes:
         raise InputError(f"{train.title}: not an object in {train.num_pictures} pictures, so there is nothing to learn")
+    if val.names and not val.boxes:
+        raise InputError(
+            f"{val.title}: not an object in {val.num_pictures} pictures, so there is no AP to measure. "
+            "Annotate them, take others (tools/split_coco.py shares annotated pictures out), or train without any: "
+            "DATASETS.TEST '()'"
+        )
     for oddity in [
         *oddities_of_boxes(label_map, train, val, cfg.MODEL.DETR.NUM_OBJECT_QUERIES),
         *oddities_of_files(train, val),

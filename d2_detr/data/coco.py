@@ -73,18 +73,19 @@ class CocoFile:
         ]
 
 
-def read_coco(path: str | Path, image_root: str | Path) -> CocoFile:
+def read_coco(path: str | Path, image_root: str | Path, *, source: Path | None = None) -> CocoFile:
     """Read and check an annotation file.
 
     Args:
         image_root: folder of the pictures; it is asked for sizes that the file does not give.
+        source: the person's own file, which messages name, where this one was made of it.
 
     Raises:
         FileNotFoundError, InputError: no such file, not JSON, not COCO's format, or entries that cannot be right. The
             message names the first of them by file, entry and field, and counts the others.
     """
-    path = Path(path)
     content = read_json(path)
+    path = source or Path(path)
     _check_sections(path, content)
     categories = _categories(path, content["categories"])
     images = _images(path, content["images"], Path(image_root))

@@ -8,8 +8,6 @@ X_panoptic.json and the PNGs in X_panoptic/.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from d2_detr.data.coco_files import coco_files, in_cache
 from d2_detr.data.layouts import LAYOUTS, TRAIN, VAL, Layout, Split, file_state, find_layout
 from d2_detr.data.panoptic import register_made_panoptic
 from d2_detr.data.panoptic_files import SUFFIX
-from d2_detr.errors import InputError, naming
+from d2_detr.errors import InputError
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -106,5 +104,4 @@ def _read_unchanged(path: Path, split: Split, _state: tuple[int, int]) -> CocoFi
 
     Messages name the person's own file, also where another one was made of it.
     """
-    with nullcontext() if path == split.annotations else naming(split.annotations):
-        return replace(read_coco(path, split.pictures), path=split.annotations)
+    return read_coco(path, split.pictures, source=split.annotations)

@@ -92,10 +92,8 @@ def find_layout(root: Path) -> Layout:
         FileNotFoundError: it is in none of the layouts; the message has the remedy, if one is known.
         InputError: several files of VIA lie side by side.
     """
-    for name, places in LAYOUTS.items():
-        splits = {split: _split(root, place, is_via=name == "via") for split, place in places.items()}
-        if any(_is_there(split.annotations) for split in splits.values()):
-            return Layout(name, root, splits)
+    if layout := _layout(root):
+        return layout
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: {_no_folder(root)}")
     if remedy := _remedy(root):
@@ -106,6 +104,14 @@ def find_layout(root: Path) -> Layout:
         f"of your own lies in one folder as {layouts}; tools/split_coco.py makes the first of one annotation file; "
         f"{root} {_content(root)}"
     )
+
+
+def _layout(root: Path) -> Layout | None:
+    for name, places in LAYOUTS.items():
+        splits = {split: _split(root, place, is_via=name == "via") for split, place in places.items()}
+        if any(_is_there(split.annotations) for split in splits.values()):
+            return Layout(name, root, splits)
+    return None
 
 
 def file_state(path: Path) -> tuple[int, int]:
@@ -167,8 +173,13 @@ def _content(root: Path) -> str:
 def _no_folder(root: Path) -> str:
     if not root.exists():
         return "does not exist; give the folder of a dataset"
-    split = f"; {_split_command(root, root.parent, root.parent)} makes one of it" if root.suffix == ".json" else ""
-    return f"is a file, not the folder of a dataset{split}"
+    if root.suffix == ".json":
+        for folder in root.parents[:2]:
+            layout = _layout(folder)
+            if layout and root in [split.annotations for split in layout.splits.values()]:
+                return f"is a file of a dataset; give the folder of it, {folder}"
+        return f"is a file; {_split_command(root, root.parent, root.parent)} makes a dataset of it"
+    return "is a file, not the folder of a dataset"
 
 
 def _remedy(root: Path) -> str:

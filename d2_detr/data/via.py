@@ -152,9 +152,10 @@ def _class_names(regions: list[Region], class_name: str | None, class_attribute:
     """The class of each region."""
     if (class_name is None) == (class_attribute is None):
         found = sorted({attribute for region in regions for attribute in region.attributes})
+        choice = f"the attributes found are {_quoted(found)}" if found else "the regions have no attributes"
         raise InputError(
             f"{source}: give either one class for all regions (--class-name) or the region attribute that says the "
-            f"class (--class-attribute); the attributes found are {_quoted(found)}"
+            f"class (--class-attribute); {choice}"
         )
     if class_attribute is None:
         return [class_name.strip()] * len(regions)

@@ -31,6 +31,8 @@ OF_THE_TASK = (
 # model, whose batch norms are trained, comes to an AP of 13 with them frozen, as in DETR, and of 4 without. With 16
 # pictures, in as many epochs, to 6 and to 12.
 SMALLEST_BATCH_OF_BN = 16
+EPOCHS = 10
+SMALLEST_IMAGE = 32  # pixels, which become one place of the last feature map
 PUBLISHED_BATCHES = (2, 64)  # the smallest, of people's fine-tunings, and the largest, of the paper
 
 
@@ -47,7 +49,7 @@ def finetune_config(
     data: str | Path,
     weights: str | Path = "",
     *,
-    epochs: float = 10,
+    epochs: float = EPOCHS,
     output_dir: str | Path = "outputs",
     batch_size: int = 2,
     num_processes: int = 1,
@@ -102,6 +104,8 @@ def finetune_config(
     if lr_drop is not None:
         cfg.SOLVER.STEPS = (lr_drop / epochs,) if 0 < lr_drop < epochs else ()
     cfg.SOLVER.PATIENCE = patience
+    if 0 < image_size < SMALLEST_IMAGE:
+        raise InputError(f"image_size {image_size}: expected {SMALLEST_IMAGE} pixels or more; objects would be lost")
     if image_size:
         _resize(cfg.INPUT, image_size)
     merge_options(cfg, opts)
@@ -115,6 +119,16 @@ def _resize(sizes: CfgNode, short_side: int) -> None:
     sizes.MIN_SIZE_TRAIN = tuple(round(size * factor) for size in sizes.MIN_SIZE_TRAIN)
     sizes.MAX_SIZE_TRAIN = round(sizes.MAX_SIZE_TRAIN * factor)
     sizes.MIN_SIZE_TEST, sizes.MAX_SIZE_TEST = short_side, round(sizes.MAX_SIZE_TEST * of_test)
+
+
+def lengthen(cfg: CfgNode, epochs: float) -> CfgNode:
+    """The config of a training as one of so many epochs in all, to go on with it; the rate falls at the same fraction
+    of them."""
+    _check(epochs=epochs)
+    longer = cfg.clone()
+    longer.SOLVER.STEPS = tuple(step / cfg.SOLVER.MAX_ITER for step in cfg.SOLVER.STEPS)
+    longer.SOLVER.MAX_EPOCHS = epochs
+    return longer
 
 
 def learning_rate(batch_size: int) -> float:

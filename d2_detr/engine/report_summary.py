@@ -49,6 +49,9 @@ def _model(cfg: CfgNode, model: nn.Module, weights: str | Path) -> dict[str, str
         "network": f"ResNet-{cfg.MODEL.RESNETS.DEPTH}{dilated}, {detr.ENC_LAYERS} + {detr.DEC_LAYERS} layers, "
         f"{detr.NUM_OBJECT_QUERIES} queries{masks}",
         "parameters": f"{millions:.1f} million",
+        "pictures": f"short side of {cfg.INPUT.MIN_SIZE_TEST} pixels, long side up to {cfg.INPUT.MAX_SIZE_TEST}"
+        if cfg.INPUT.MIN_SIZE_TEST
+        else "as large as they are",
     }
 
 
@@ -58,11 +61,13 @@ def _training(cfg: CfgNode, metrics: Sequence[dict], iteration: int) -> dict[str
     epochs = max((line["epoch"] for line in metrics if "epoch" in line), default=0)
     device = torch.cuda.get_device_name() if cfg.MODEL.DEVICE.startswith("cuda") else "CPU"
     rate = cfg.SOLVER.BASE_LR
+    average = {"weights": f"moving average, decay {cfg.SOLVER.EMA_DECAY:g}"} if cfg.SOLVER.EMA_DECAY else {}
     return {
         "started from": cfg.MODEL.DETR.FROZEN_WEIGHTS or cfg.MODEL.WEIGHTS or "nothing",
         "iterations": f"{trained}{stopped}, with {cfg.SOLVER.IMS_PER_BATCH} pictures each: {epochs:.3g} epochs",
         "shown here": f"the model of iteration {iteration + 1}, the {'best' if iteration + 1 < trained else 'last'}",
         "learning rate": f"{rate:.3g}, of the backbone {rate * cfg.SOLVER.BACKBONE_MULTIPLIER:.3g}",
+        **average,
         "time": f"{_duration(metrics)} without evaluations, on {device}",
         "ended": datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -109,6 +111,7 @@ def setup(cfg: CfgNode, *, evaluation_only: bool = False, resume: bool = False) 
         resolve_schedule(cfg)
         resolve_weights(cfg)
         cfg.SEED = _seed(cfg, resume=resume)
+        logger.info("Seed: %d (SEED; with it the same is learned again)", cfg.SEED)
     if comm.is_main_process():
         if not (resume and is_begun(cfg.OUTPUT_DIR)):
             check_weights(cfg, evaluation_only=evaluation_only)
@@ -117,7 +120,7 @@ def setup(cfg: CfgNode, *, evaluation_only: bool = False, resume: bool = False) 
     written = Path(cfg.OUTPUT_DIR) / "config.yaml"
     of_training = written.read_text() if evaluation_only and written.is_file() else ""
     with console_spared():
-        default_setup(cfg, argparse.Namespace(eval_only=evaluation_only, resume=resume))
+        default_setup(cfg, argparse.Namespace(command=shlex.join(sys.argv), eval_only=evaluation_only, resume=resume))
     if of_training and comm.is_main_process():
         with replacing(written) as temporary:
             temporary.write_text(of_training)

@@ -226,7 +226,8 @@ class Trainer(DefaultTrainer):
             bad = [f"{name} is {loss.item()}" for name, loss in self._losses.items() if not torch.isfinite(loss)]
             raise InputError(
                 f"iteration {self.iter}: {', '.join(bad) or 'a loss of another process is not finite'}. The parameters "
-                "are unchanged by this step. Lower SOLVER.BASE_LR, or look at the last pictures' annotations."
+                "are unchanged by this step. Lower the learning rate (--lr, SOLVER.BASE_LR), or look at the last "
+                "pictures' annotations."
             ) from error
         except torch.cuda.OutOfMemoryError as error:
             number = self.cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()

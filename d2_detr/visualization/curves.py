@@ -60,7 +60,8 @@ def save_curves(runs: Runs, path: Path) -> None:
     where the trainings did not count epochs (as Detectron2's own don't).
 
     Args:
-        runs: each in a colour of its own. Panels of what none of them measured are left out.
+        runs: each in a colour of its own; of a single one, training and validation are. Panels of what none of them
+            measured are left out.
     """
     titles = measured_panels(runs)
     rows = max(1, math.ceil(len(titles) / COLUMNS))
@@ -71,7 +72,7 @@ def save_curves(runs: Runs, path: Path) -> None:
     for axes, title in zip(grid, titles, strict=False):
         draw_panel(axes, title, runs)
     if len(runs) > 1:
-        _one_legend(figure)
+        _one_legend(figure, list(runs))
     save_png(figure, path)
 
 
@@ -87,19 +88,19 @@ def draw_panel(axes: Axes, title: str, runs: Runs) -> None:
     several = len(PANELS[title]) > 1
     for number, (run, metrics) in enumerate(runs.items()):
         of_run = [run] if len(runs) > 1 else []
-        for name, line in zip(PANELS[title], LINES, strict=False):
+        for index, (name, line) in enumerate(zip(PANELS[title], LINES, strict=False)):
             # Of several runs the first metric has the line that the run has in all panels, and so its name alone.
             metric = [name.rpartition("/")[2]] if several and not (of_run and line == LINES[0]) else []
-            for measured, label, style in (
-                (name, ", ".join([*of_run, *metric]) or "training", line),
-                (f"validation/{name}", ", ".join([*of_run, "validation"]), VALIDATION),
+            for measured, label, style, kind in (
+                (name, ", ".join([*of_run, *metric]) or "training", line, index),
+                (f"validation/{name}", ", ".join([*of_run, "validation"]), VALIDATION, 1),
             ):
                 points = [(_position(entry, unit, metrics), entry[measured]) for entry in metrics if measured in entry]
                 steps = {"drawstyle": "steps-pre"} if name == "lr" else {}
-                _draw(axes, points, label, color=f"C{number}", linestyle=style, **steps)
+                _draw(axes, points, label, color=f"C{number if of_run else kind}", linestyle=style, **steps)
     _finish(axes, title, unit)
     if len(runs) == 1 and len(axes.lines) > 1:
-        axes.legend(fontsize=7, loc="best")
+        axes.legend(fontsize=9, loc="best")
 
 
 def _epoch_length(metrics: Sequence[dict]) -> float:
@@ -125,15 +126,16 @@ def _draw(axes: Axes, points: Sequence[tuple[float, float]], label: str, **style
 
 def _finish(axes: Axes, title: str, unit: str) -> None:
     axes.set_title(title, fontsize=10)
-    axes.set_xlabel(unit, fontsize=8)
+    axes.set_xlabel(unit, fontsize=9)
     axes.set_xlim(left=0)
     axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     axes.grid(alpha=0.3)
 
 
-def _one_legend(figure: Figure) -> None:
+def _one_legend(figure: Figure, runs: Sequence[str]) -> None:
     """Below the panels: the names of several runs would cover the lines of each."""
     labelled = {line.get_label(): line for axes in figure.axes for line in axes.lines}
-    labels = sorted(labelled)
+    names = [literal(run) for run in runs]
+    labels = sorted(labelled, key=lambda label: (names.index(max(filter(label.startswith, names), key=len)), label))
     columns = math.ceil(len(labels) / max(1, round(len(labels) / 4)))
     figure.legend([labelled[label] for label in labels], labels, fontsize=8, ncols=columns, loc="outside lower center")

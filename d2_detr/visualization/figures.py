@@ -8,12 +8,26 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
+from cycler import cycler
 from matplotlib.figure import Figure
 
 from d2_detr.errors import InputError
 from d2_detr.files import replacing
 
 INK = "#010203"  # stands for the colour of the page's text while matplotlib draws; nothing else has it
+# Of lines, to be seen on a light page and on a dark one.
+LINE_COLOURS = (
+    "#3b8eea",
+    "#f28e2b",
+    "#23a777",
+    "#e4575c",
+    "#9d7ad6",
+    "#b5852f",
+    "#e377c2",
+    "#8a939e",
+    "#a3a52a",
+    "#17a9bc",
+)
 INK_KEYS = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color")
 
 
@@ -52,7 +66,7 @@ def page_style() -> Iterator[None]:
     """Figures that are drawn in it are made for `svg`."""
     style = dict.fromkeys(INK_KEYS, INK) | {
         "axes.facecolor": "none", "figure.facecolor": "none", "legend.facecolor": "none", "legend.edgecolor": "none",
-        "svg.fonttype": "none", "svg.hashsalt": "d2_detr",
+        "svg.fonttype": "none", "svg.hashsalt": "d2_detr", "axes.prop_cycle": cycler(color=LINE_COLOURS),
     }  # fmt: skip
     with matplotlib.rc_context(style):
         yield

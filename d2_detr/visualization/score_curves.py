@@ -26,15 +26,15 @@ def draw_confidence(axes: Axes, curve: Curve) -> None:
     """Precision, recall and F1 of what has at least a score, and the score with the best F1."""
     for name, values in {"precision": curve.precision, "recall": curve.recall, "F1": curve.f1}.items():
         axes.plot(curve.scores, values, label=name, linewidth=2 if name == "F1" else 1.2)
-    axes.axvline(curve.best_threshold, color="#888888", linestyle=":", linewidth=1.2)
+    axes.axvline(curve.best_threshold, color="#888888", linestyle=":", label=f"best: {curve.best_threshold:.2f}")
     _finish(axes, "precision, recall, F1 by threshold", "least score", "")
 
 
 def _finish(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     axes.set_title(title, fontsize=10)
-    axes.set_xlabel(x_label, fontsize=8)
-    axes.set_ylabel(y_label, fontsize=8)
+    axes.set_xlabel(x_label, fontsize=9)
+    axes.set_ylabel(y_label, fontsize=9)
     axes.set_xlim(0, 1.02)
     axes.set_ylim(0, 1.05)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, loc="best")
+    axes.legend(fontsize=9, loc="best")

@@ -146,9 +146,13 @@ def test_pictures_are_known_by_whatever_name_their_folder_has_and_masks_are_none
     assert said()[1] == []
 
 
-def test_a_training_set_without_objects_is_refused(root, said):
-    change(root, "train", lambda entry: None)
-    with pytest.raises(InputError, match="custom_train: not an object in 6 pictures, so there is nothing to learn"):
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [("train", "6 pictures, so there is nothing to learn"), ("val", "3 pictures, so there is no AP")],
+)
+def test_a_part_without_objects_is_refused(root, said, split, message):
+    change(root, split, lambda entry: None)
+    with pytest.raises(InputError, match=f"custom_{split}: not an object in {message}"):
         said()
 
 

@@ -319,7 +319,7 @@ def test_a_mistake_is_told_with_the_person_s_own_file(edit, message, made_up, tm
     with pytest.raises(InputError, match=message) as error:
         DatasetCatalog.get(VAL)
     own = str(roboflow_files(root)[1])
-    assert str(error.value).startswith(f"{own}: ") and str(error.value).count(own) == 1
+    assert str(error.value).startswith(f"{own}: ") and str(error.value).count(".json: ") == 1
 
 
 # ---- VIA
@@ -534,6 +534,13 @@ def test_of_a_full_folder_a_part_is_named(tmp_path):
 def test_a_folder_that_is_none_is_told_so(make, state, tmp_path):
     make(tmp_path / "data")
     assert message_of(tmp_path / "data").startswith(f"{tmp_path}/data: {state}")
+
+
+@pytest.mark.parametrize("layout", DRAWN)
+def test_a_file_of_a_dataset_is_answered_with_its_folder(layout, tmp_path):
+    root = DRAWN[layout](tmp_path / "data")
+    for split in find_layout(root).splits.values():
+        assert message_of(split.annotations).endswith(f": is a file of a dataset; give the folder of it, {root}")
 
 
 def test_an_empty_folder_is_told_so(tmp_path):

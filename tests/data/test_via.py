@@ -281,17 +281,17 @@ def test_a_class_that_is_not_among_the_others_is_an_error_that_lists_them(via, c
 @pytest.mark.parametrize(
     ("via", "classes", "found"),
     [
-        (KINDS, {"classes": ["cat", "dog"]}, "'colour', 'kind'"),
-        (KINDS, {"class_name": "cat", "class_attribute": "kind"}, "'colour', 'kind'"),
-        ({"b.jpg7": entry("b.jpg", labelled(kind="cat"))}, {"classes": None}, "'kind'"),
-        (ENTRIES, {"classes": None}, "none"),
+        (KINDS, {"classes": ["cat", "dog"]}, "the attributes found are 'colour', 'kind'"),
+        (KINDS, {"class_name": "cat", "class_attribute": "kind"}, "the attributes found are 'colour', 'kind'"),
+        ({"b.jpg7": entry("b.jpg", labelled(kind="cat"))}, {"classes": None}, "the attributes found are 'kind'"),
+        (ENTRIES, {"classes": None}, "the regions have no attributes"),
     ],
     ids=["neither", "both", "one_attribute_is_not_guessed", "no_attributes"],
 )
 def test_neither_or_both_of_name_and_attribute_are_an_error_that_tells_the_choice(via, classes, found):
     message = message_of(via, **classes)
     assert message.startswith("via.json: give either one class for all regions (--class-name) or ")
-    assert message.endswith(f"(--class-attribute); the attributes found are {found}")
+    assert message.endswith(f"(--class-attribute); {found}")
 
 
 @pytest.mark.parametrize(

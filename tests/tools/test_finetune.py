@@ -140,12 +140,13 @@ def test_a_folder_that_holds_a_training_is_left_alone_and_continued_when_asked(f
     status, output = run(tmp_path, "train_net.py", "--config", folder / "config.yaml")
     assert status == 1 and f"error: {folder} holds a training" in output
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    status, output = run(tmp_path, "finetune.py", "--continue", "--epochs", 3, "--masks", "--output-dir", folder)
-    assert status == 1 and "leave out --epochs, --masks" in output
-    status, output = run(tmp_path, "finetune.py", "--continue", "--output-dir", folder, "SOLVER.MAX_ITER", 8)
+    status, output = run(tmp_path, "finetune.py", "--continue", "--lr", 1e-3, "--masks", "--output-dir", folder)
+    assert status == 1 and "leave out --lr, --masks" in output
+    status, output = run(tmp_path, "finetune.py", "--continue", "--epochs", 4, "--output-dir", folder)
     assert status == 0, output
+    assert "4 of 6 pictures, 2 at a time, so 12 iterations" in output and ", lowered at 10" in output
     assert "Starting training from iteration 6" in output
-    assert torch.load(folder / "model_final.pth", weights_only=True)["iteration"] == 7
+    assert torch.load(folder / "model_final.pth", weights_only=True)["iteration"] == 11
 
 
 def test_weights_without_a_class_head_as_people_prepare_them_for_main_py(root, trained, tmp_path):
@@ -269,6 +270,7 @@ MISTAKES = {
     "backbone": (["--data", "DATA", "--weights", "BACKBONE"], "not a whole DETR"),
     "output": (["--data", "DATA", "--weights", "WEIGHTS", "--output-dir", "FILE"], "file: a file, expected a folder"),
     "rate": (["--data", "DATA", "--weights", "WEIGHTS", "--lr", "-1"], "lr -1.0: expected 0 or more"),
+    "size": (["--data", "DATA", "--weights", "WEIGHTS", "--image-size", "10"], "expected 32 pixels or more"),
     "key": (
         ["--data", "DATA", "--weights", "WEIGHTS", "SOLVER.BASE_LRR", "1"],
         "SOLVER.BASE_LRR",
