@@ -10,9 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from d2_detr.checkpoint.checkpointer import BEST, LAST, DetrCheckpointer
 from d2_detr.data.classes import dataset_classes, instances_of, model_label_map
@@ -22,6 +20,7 @@ from d2_detr.engine.interruption import Interruption
 from d2_detr.engine.keep_best import KeepBest, KeepLast, best_metric
 from d2_detr.engine.logs import console_spared, file_logger
 from d2_detr.engine.optimizer import build_optimizer
+from d2_detr.engine.parallel import parallel, share_buffers
 from d2_detr.engine.progress import (
     FirstEstimate,
     ProgressBar,
@@ -303,24 +302,3 @@ def panoptic_quality(cfg: CfgNode, results: Mapping) -> float | None:
     """Of the first test set, in what `Trainer.test` gives; None where it was not measured."""
     of_first = results.get(cfg.DATASETS.TEST[0], {}) if len(cfg.DATASETS.TEST) > 1 else results
     return of_first.get("panoptic_seg", {}).get("PQ")
-
-
-def share_buffers(model: nn.Module) -> None:
-    """Give every process the buffers of the first, which are those that it saves.
-
-    Batch norm counts statistics of its own in each of them. (To broadcast them in every step would have evaluations
-    wait for each other, too.)
-    """
-    if comm.get_world_size() > 1:
-        for buffer in model.buffers():
-            dist.broadcast(buffer, 0)
-
-
-def parallel(model: nn.Module) -> nn.Module:
-    """The model as it trains among the processes of the group, on GPUs or on the CPU."""
-    if comm.get_world_size() == 1:
-        return model
-    on_gpu = next(model.parameters()).is_cuda
-    return DistributedDataParallel(
-        model, device_ids=[torch.cuda.current_device()] if on_gpu else None, broadcast_buffers=False
-    )

@@ -55,7 +55,8 @@ def save_comparisons(comparisons: Sequence[Comparison], path: Path, *, columns: 
         part.patch.set(edgecolor="0.75", linewidth=1)
         part.suptitle(literal(comparison.title), fontsize=8)
         for axes, view in zip(part.subplots(1, views, squeeze=False).flat, comparison.views, strict=True):
-            draw_objects(axes, comparison.picture, view.objects, view.class_names, palette)
+            # The name of the only class would say nothing, and hide something.
+            draw_objects(axes, comparison.picture, view.objects, view.class_names, palette, named=len(palette) > 1)
             axes.set_axis_off()
             axes.set_title(literal(f"{view.title}: {len(view.objects.classes)}"), fontsize=7, loc="left")
     save_png(figure, path, dpi=120)
@@ -91,9 +92,16 @@ def palette_of(class_names: Iterable[str]) -> dict[str, str]:
 
 
 def draw_objects(
-    axes: Axes, picture: np.ndarray, objects: Objects, class_names: Sequence[str], palette: Mapping[str, str]
+    axes: Axes,
+    picture: np.ndarray,
+    objects: Objects,
+    class_names: Sequence[str],
+    palette: Mapping[str, str],
+    *,
+    named: bool = True,
 ) -> None:
-    """Show a picture with the box, mask, class name and score of each object, in the colour of its class's name."""
+    """Show a picture with the box, mask, class name (if `named`) and score of each object, in the colour of its class's
+    name."""
     height, width = picture.shape[:2]
     colours = [palette[class_names[label]] for label in objects.classes]
     painted = picture if objects.masks is None else _painted(picture, objects.masks, colours)
@@ -106,11 +114,13 @@ def draw_objects(
             x0, y0 = _inside(objects.masks[i])
         else:
             axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1.5))
-        text = class_names[label] if score is None else f"{class_names[label]} {score:.2f}"
+        parts = [class_names[label]] * named + ([] if score is None else [f"{score:.2f}"])
+        if not parts:
+            continue
         above = "bottom" if y0 > max(height, width) / 40 else "top"  # of the corner, where there is room
         box = {"facecolor": colour, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
         style = {"color": "white", "fontsize": 5.5, "verticalalignment": above, "bbox": box, "clip_on": True}
-        axes.text(x0, y0, literal(text), **style, zorder=3 + (score or 0))  # the surer name on top
+        axes.text(x0, y0, literal(" ".join(parts)), **style, zorder=3 + (score or 0))  # the surer name on top
 
 
 def _painted(picture: np.ndarray, masks: np.ndarray, colours: Sequence[str]) -> np.ndarray:

@@ -59,6 +59,16 @@ def test_a_class_has_one_colour_in_all_views_whatever_its_number(tmp_path, monke
     assert seen == [("dog", COLOURS[1]), ("dog", COLOURS[1]), ("cat", COLOURS[0])]
 
 
+@pytest.mark.parametrize(("names", "seen"), [(NAMES, ["dog", "cat 0.90"]), (("cat",), ["0.90"])])
+def test_the_name_of_the_only_class_is_left_out_where_pictures_are_compared(tmp_path, monkeypatch, names, seen):
+    texts = []
+    monkeypatch.setattr(Axes, "text", lambda axes, x, y, name, **style: texts.append(name))
+    truth, found = Objects(BOX, np.array([len(names) - 1])), Objects(BOX, np.array([0]), np.array([0.9]))
+    views = [View("truth", truth, names), View("found", found, names)]
+    save_comparisons([Comparison("cat.jpg", np.zeros((100, 80, 3), np.uint8), views)], tmp_path / "out.png")
+    assert texts == seen
+
+
 def test_pictures_without_objects_and_incomplete_rows_are_drawn(tmp_path):
     save_comparisons([comparison([])] * 4, tmp_path / "out.png", columns=3)
     assert (tmp_path / "out.png").is_file()
