@@ -84,6 +84,8 @@ def finetune_config(
     """
     _check(epochs=epochs, batch_size=batch_size)
     _check_not_negative(lr=lr, lr_backbone=lr_backbone or 0, image_size=image_size, patience=patience)
+    if 0 < image_size < SMALLEST_IMAGE:
+        raise InputError(f"image_size {image_size}: expected {SMALLEST_IMAGE} pixels or more; objects would be lost")
     batch_of_all = batch_size * num_processes
     cfg = load_config(RECIPES[masks], [], str(data))
     task = {key: reduce(getitem, key.split("."), cfg) for key in OF_THE_TASK}
@@ -104,8 +106,6 @@ def finetune_config(
     if lr_drop is not None:
         cfg.SOLVER.STEPS = (lr_drop / epochs,) if 0 < lr_drop < epochs else ()
     cfg.SOLVER.PATIENCE = patience
-    if 0 < image_size < SMALLEST_IMAGE:
-        raise InputError(f"image_size {image_size}: expected {SMALLEST_IMAGE} pixels or more; objects would be lost")
     if image_size:
         _resize(cfg.INPUT, image_size)
     merge_options(cfg, opts)

@@ -48,7 +48,10 @@ class Judgement:
     @property
     def confusion(self) -> Counter[Taken]:
         """Of all pictures."""
-        return sum((picture.confusion for picture in self.pictures), Counter())
+        total: Counter[Taken] = Counter()
+        for picture in self.pictures:  # added up in place: a sum would copy the total for each
+            total.update(picture.confusion)
+        return total
 
     def predicted(self, picture: Judged, *, masks: bool) -> Objects:
         return _above(self.threshold, picture.results, self.label_map, masks=masks)
