@@ -10,11 +10,11 @@ from d2_detr._runtime import settle_detectron2
 settle_detectron2()
 
 from d2_detr import data, modeling  # noqa: F401 - only registration
-from d2_detr.config import add_detr_config
-from d2_detr.data.dataset_mapper import DetrDatasetMapper
-from d2_detr.engine.finetune import finetune
-from d2_detr.engine.predictor import Predictor
+from d2_detr.config.keys import add_detr_config
+from d2_detr.data.mapper import DetrDatasetMapper
+from d2_detr.inference.predictor import Predictor
 from d2_detr.modeling.detr import Detr
+from d2_detr.workflows.finetune import finetune
 
 __version__ = "0.1.0"
 __all__ = ["Detr", "DetrDatasetMapper", "Predictor", "add_detr_config", "finetune"]

@@ -12,8 +12,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 
 import d2_detr  # noqa: F401 - settles which detectron2 answers before a test imports it
-from d2_detr.data import balloon
-from d2_detr.data.synthetic import draw_dataset
+from d2_detr.data.datasets import balloon
+from d2_detr.data.datasets.synthetic import draw_dataset
 
 
 @pytest.fixture(scope="session")

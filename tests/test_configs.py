@@ -1,7 +1,7 @@
 import pytest
 
-from d2_detr.config import configs_folder
-from d2_detr.engine import load_config
+from d2_detr.config.keys import configs_folder
+from d2_detr.workflows.setup import load_config
 
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from d2_detr.download import cache_folder, download, file_sha256
-from d2_detr.errors import InputError
+from d2_detr.utils.download import cache_folder, download, file_sha256
+from d2_detr.utils.errors import InputError
 from tests.loopback import serve
 
 CONTENT = bytes(range(256)) * 40

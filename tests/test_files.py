@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from d2_detr.errors import InputError
-from d2_detr.files import read_json, replacing, write_json
+from d2_detr.utils.errors import InputError
+from d2_detr.utils.files import read_json, replacing, write_json
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from d2_detr.data import balloon
-from d2_detr.data.synthetic import draw_dataset
+from d2_detr.data.datasets import balloon
+from d2_detr.data.datasets.synthetic import draw_dataset
 
 ROOT = Path(__file__).parents[1]
 # As they are meant to be run: the last one looks at the model of the first.

@@ -116,14 +116,15 @@ def test_a_wheel_carries_configs_and_the_embedded_part_and_trains(drawn_balloons
         packed.extractall(tmp_path / "site")
     for name in (
         "d2_detr/configs/detr_256_6_6_torchvision.yaml", "d2_detr/configs/custom/detr_r50_custom.yaml",
-        "d2_detr/_embedded/detectron2/__init__.py", "d2_detr/_embedded/API.md", "d2_detr/data/balloon_manifest.json",
-        "d2_detr/visualization/report.html.jinja", "d2_detr/visualization/report.css",
-        "d2_detr/visualization/report.js",
+        "d2_detr/_embedded/detectron2/__init__.py", "d2_detr/_embedded/API.md", "d2_detr/data/datasets/balloon_manifest.json",
+        "d2_detr/report/report.html.jinja", "d2_detr/report/report.css",
+        "d2_detr/report/report.js",
     ):  # fmt: skip
         assert name in names
     assert not any(name.startswith(("tests/", "tools/", "detectron2/")) for name in names)
     script = (
-        "import d2_detr; from d2_detr.engine import Trainer, load_config, setup;"
+        "import d2_detr; from d2_detr.engine.trainer import Trainer;"
+        "from d2_detr.workflows.setup import load_config, setup;"
         "opts = 'SOLVER.MAX_ITER 2 SOLVER.STEPS () MODEL.DETR.HIDDEN_DIM 32 MODEL.DETR.NHEADS 4 MODEL.DEVICE cpu "
         "SOLVER.IMS_PER_BATCH 2 DATALOADER.NUM_WORKERS 0 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64'.split();"
         "Trainer(setup(load_config('detr_compact_balloon_drawn.yaml', opts))).train(); print(d2_detr.__file__)"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 
-from d2_detr.command_line import ToolParser
-from d2_detr.engine import load_config
 from d2_detr.engine.benchmark import benchmark
-from d2_detr.errors import one_clear_message
+from d2_detr.utils.command_line import ToolParser
+from d2_detr.utils.errors import one_clear_message
+from d2_detr.workflows.setup import load_config
 
 
 def parse_args() -> argparse.Namespace:

@@ -15,12 +15,12 @@ import argparse
 from d2_detr.checkpoint.convert import Format, convert
 from d2_detr.checkpoint.inspection import inspect
 from d2_detr.checkpoint.metadata import metadata_of
+from d2_detr.checkpoint.model_config import metadata_to_write
 from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.checkpoint.weights import local_weights
 from d2_detr.checkpoint.write import write_checkpoint
-from d2_detr.command_line import ToolParser
-from d2_detr.engine.checkpoint_config import metadata_to_write
-from d2_detr.errors import InputError, naming, one_clear_message
+from d2_detr.utils.command_line import ToolParser
+from d2_detr.utils.errors import InputError, naming, one_clear_message
 
 TARGETS = [format.value for format in Format if format is not Format.IMAGENET]
 

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from d2_detr.data import balloon
+from d2_detr.data.datasets import balloon
 from d2_detr.visualization.curves import read_metrics
 
 # As one would type it: the virtual environment may not be activated.

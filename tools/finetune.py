@@ -14,12 +14,13 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from d2_detr.command_line import ToolParser
-from d2_detr.data.layouts import LAYOUTS, find_layout
-from d2_detr.engine import launch, load_config, train
-from d2_detr.engine.finetune import EPOCHS, finetune_config, lengthen
-from d2_detr.engine.launch import group_size
-from d2_detr.errors import InputError, one_clear_message
+from d2_detr.data.datasets.layouts import LAYOUTS, find_layout
+from d2_detr.engine.distributed import group_size, launch
+from d2_detr.utils.command_line import ToolParser
+from d2_detr.utils.errors import InputError, one_clear_message
+from d2_detr.workflows.finetune import EPOCHS, finetune_config, lengthen
+from d2_detr.workflows.setup import load_config
+from d2_detr.workflows.train import train
 
 # Options of main.py that are keys of the config here.
 NATIVE_KEYS = {

@@ -11,10 +11,10 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from d2_detr.command_line import ToolParser
-from d2_detr.data.panoptic_files import PanopticFile, read_panoptic
-from d2_detr.data.panoptic_from_instances import make_panoptic
-from d2_detr.errors import one_clear_message
+from d2_detr.data.formats.coco_panoptic import PanopticFile, read_panoptic
+from d2_detr.data.formats.panoptic_from_instances import make_panoptic
+from d2_detr.utils.command_line import ToolParser
+from d2_detr.utils.errors import one_clear_message
 
 
 def parse_args() -> argparse.Namespace:

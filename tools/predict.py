@@ -16,10 +16,10 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from d2_detr.command_line import ToolParser
-from d2_detr.engine.predict_files import RESULTS, check_output, find_pictures, predict_files
-from d2_detr.engine.predictor import Predictor
-from d2_detr.errors import InputError, one_clear_message
+from d2_detr.inference.folder import RESULTS, check_output, find_pictures, predict_files
+from d2_detr.inference.predictor import Predictor
+from d2_detr.utils.command_line import ToolParser
+from d2_detr.utils.errors import InputError, one_clear_message
 
 PROBLEMS_SHOWN = 3
 

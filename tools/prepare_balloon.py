@@ -11,9 +11,9 @@ import argparse
 import logging
 from pathlib import Path
 
-from d2_detr.command_line import ToolParser
-from d2_detr.data import balloon
-from d2_detr.errors import one_clear_message
+from d2_detr.data.datasets import balloon
+from d2_detr.utils.command_line import ToolParser
+from d2_detr.utils.errors import one_clear_message
 
 
 def parse_args() -> argparse.Namespace:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from d2_detr.command_line import ToolParser
-from d2_detr.data.coco import read_coco
-from d2_detr.data.split import write_split
-from d2_detr.errors import InputError, one_clear_message
+from d2_detr.data.formats.coco import read_coco
+from d2_detr.data.splits import write_split
+from d2_detr.utils.command_line import ToolParser
+from d2_detr.utils.errors import InputError, one_clear_message
 
 
 def parse_args() -> argparse.Namespace:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from d2_detr.engine import evaluate, launch, load_config, train
-from d2_detr.engine.checkpoint_config import load_trained_config
-from d2_detr.errors import InputError, one_clear_message
+from d2_detr.checkpoint.model_config import load_trained_config
+from d2_detr.engine.distributed import launch
+from d2_detr.utils.errors import InputError, one_clear_message
+from d2_detr.workflows.setup import load_config
+from d2_detr.workflows.train import evaluate, train
 
 from detectron2.engine import default_argument_parser
 

@@ -17,11 +17,11 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from d2_detr.command_line import ToolParser
-from d2_detr.data.pictures import picture_size
-from d2_detr.data.via import via_to_coco
-from d2_detr.errors import InputError, one_clear_message
-from d2_detr.files import read_json, write_json
+from d2_detr.data.formats.via import via_to_coco
+from d2_detr.data.images import picture_size
+from d2_detr.utils.command_line import ToolParser
+from d2_detr.utils.errors import InputError, one_clear_message
+from d2_detr.utils.files import read_json, write_json
 
 
 def parse_args() -> argparse.Namespace:

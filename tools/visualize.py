@@ -10,13 +10,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from d2_detr.command_line import ToolParser
-from d2_detr.engine import load_config
-from d2_detr.engine.checkpoint_config import load_trained_config
-from d2_detr.engine.visualize import compare, visualize
-from d2_detr.errors import one_clear_message
+from d2_detr.checkpoint.model_config import load_trained_config
+from d2_detr.utils.command_line import ToolParser
+from d2_detr.utils.errors import one_clear_message
 from d2_detr.visualization.attention import POINTS
 from d2_detr.visualization.figures import show_in_windows
+from d2_detr.workflows.setup import load_config
+from d2_detr.workflows.visualize import compare, visualize
 
 
 def parse_args() -> argparse.Namespace:

@@ -12,9 +12,9 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from d2_detr.checkpoint.layouts import BODY, MASK_PARTS, StateDict
-from d2_detr.errors import InputError
 from d2_detr.modeling.network import DetrNetwork
 from d2_detr.modeling.transformer import Transformer
+from d2_detr.utils.errors import InputError
 
 # Blocks of layer1, 2, ..., and whether they are bottlenecks -> depth of the ResNet.
 _DEPTHS = {(2, 2, 2, 2, False): 18, (3, 4, 6, 3, False): 34, (3, 4, 6, 3, True): 50, (3, 4, 23, 3, True): 101}

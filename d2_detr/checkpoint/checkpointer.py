@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from d2_detr.checkpoint.adapt import PARTS, Fit, fitted
 from d2_detr.checkpoint.class_head import LabelMap
-from d2_detr.checkpoint.fit import PARTS, Fit, fitted
 from d2_detr.checkpoint.hugging_face import weights_file
 from d2_detr.checkpoint.layouts import StateDict
 from d2_detr.checkpoint.metadata import metadata_of
 from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.checkpoint.weights import local_weights
-from d2_detr.errors import InputError, naming
-from d2_detr.files import replacing
+from d2_detr.utils.errors import InputError, naming
+from d2_detr.utils.files import replacing
 
 from detectron2.checkpoint import DetectionCheckpointer
 

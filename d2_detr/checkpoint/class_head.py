@@ -29,7 +29,7 @@ import yaml
 from torch import Tensor
 
 from d2_detr.checkpoint.layouts import Format
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
 
 # COCO's table is a part of the embedded detectron2, which has to stand alone.
 _COCO = Path(__file__).parents[1] / "_embedded/detectron2/data/datasets/coco_categories.yaml"

@@ -9,7 +9,7 @@ from torch import Tensor
 from d2_detr.checkpoint.architecture import architecture_of, check_complete
 from d2_detr.checkpoint.class_head import LARGEST_ID, ClassHead, LabelMap, read_head
 from d2_detr.checkpoint.layouts import Format, StateDict, detect_format, from_common, to_common
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
 
 __all__ = ["Format", "Report", "convert", "detect_format", "imagenet_to_plugin"]
 

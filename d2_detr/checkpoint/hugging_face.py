@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from d2_detr.checkpoint.architecture import Architecture
 from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.checkpoint.layouts import StateDict
-from d2_detr.errors import InputError
-from d2_detr.files import read_json, replacing, write_json
+from d2_detr.utils.errors import InputError
+from d2_detr.utils.files import read_json, replacing, write_json
 
 CONFIG = "config.json"
 PROCESSOR = "preprocessor_config.json"

@@ -9,7 +9,7 @@ from d2_detr.checkpoint.class_head import UndecidedRows, read_head
 from d2_detr.checkpoint.convert import CLASS_HEAD
 from d2_detr.checkpoint.layouts import Format, StateDict, detect_format, to_common
 from d2_detr.checkpoint.metadata import Metadata
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
 
 NAMES_SHOWN = 10
 

@@ -14,7 +14,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
 
 StateDict = dict[str, Tensor]
 

@@ -10,7 +10,7 @@ import yaml
 
 from d2_detr.checkpoint import hugging_face
 from d2_detr.checkpoint.class_head import LabelMap
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
 
 
 @dataclass(frozen=True)

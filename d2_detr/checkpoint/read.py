@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 
 from d2_detr.checkpoint import hugging_face
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
 
 # Native DETR stores its command line beside the weights. A Namespace is a plain holder of values.
 torch.serialization.add_safe_globals([argparse.Namespace])

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from urllib.parse import urlparse
 
-from d2_detr.download import cache_folder, download
-from d2_detr.errors import InputError
+from d2_detr.utils.download import cache_folder, download
+from d2_detr.utils.errors import InputError
 
 # Published checkpoints of native DETR, trained on COCO; the hash is part of the file's name.
 _PUBLISHED = "https://dl.fbaipublicfiles.com/detr/detr-{}.pth"

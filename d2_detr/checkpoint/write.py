@@ -12,7 +12,7 @@ from d2_detr.checkpoint import hugging_face
 from d2_detr.checkpoint.architecture import architecture_of
 from d2_detr.checkpoint.layouts import Format, StateDict, to_common
 from d2_detr.checkpoint.metadata import Metadata
-from d2_detr.files import replacing
+from d2_detr.utils.files import replacing
 
 DEFAULT_HEADS = 8  # of every published DETR
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
 
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
 
 from detectron2.config import CfgNode
 from detectron2.solver.build import maybe_add_gradient_clipping

@@ -13,15 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from d2_detr.checkpoint.checkpointer import BEST, LAST, DetrCheckpointer
-from d2_detr.data.classes import dataset_classes, instances_of, model_label_map
-from d2_detr.data.dataset_mapper import DetrDatasetMapper
-from d2_detr.engine.ema import Ema
-from d2_detr.engine.interruption import Interruption
-from d2_detr.engine.keep_best import KeepBest, KeepLast, best_metric
-from d2_detr.engine.logs import console_spared, file_logger
-from d2_detr.engine.optimizer import build_optimizer
-from d2_detr.engine.parallel import parallel, share_buffers
-from d2_detr.engine.progress import (
+from d2_detr.data.datasets.classes import dataset_classes, instances_of, model_label_map
+from d2_detr.data.mapper import DetrDatasetMapper
+from d2_detr.engine.hooks.checkpoints import KeepBest, KeepLast, best_metric
+from d2_detr.engine.hooks.ema import Ema
+from d2_detr.engine.hooks.interruption import Interruption
+from d2_detr.engine.hooks.progress import (
     FirstEstimate,
     ProgressBar,
     ProgressPrinter,
@@ -29,13 +26,16 @@ from d2_detr.engine.progress import (
     evaluation_line,
     in_terminal,
 )
-from d2_detr.engine.report import write_report
-from d2_detr.engine.setup import num_train_pictures
-from d2_detr.errors import InputError
+from d2_detr.engine.logs import console_spared, file_logger
+from d2_detr.engine.optimizer import build_optimizer
+from d2_detr.engine.parallel import parallel, share_buffers
 from d2_detr.evaluation.coco import KnownClassesEvaluator
 from d2_detr.evaluation.losses import LossEvaluator
 from d2_detr.evaluation.panoptic import PanopticEvaluator
+from d2_detr.report.contents import write_report
+from d2_detr.utils.errors import InputError
 from d2_detr.visualization.curves import read_metrics
+from d2_detr.workflows.setup import num_train_pictures
 
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader

@@ -6,8 +6,8 @@ from collections import Counter
 
 import numpy as np
 
-from d2_detr.evaluation.outcomes import FOUND_IOU, Outcome, Outcomes, overlaps
-from d2_detr.objects import Objects
+from d2_detr.evaluation.matching import FOUND_IOU, Outcome, Outcomes, overlaps
+from d2_detr.structures.detections import Objects
 
 Taken = tuple[int | None, int | None]  # the class of an object, and that which it was taken for
 

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from d2_detr.data.classes import dataset_label_map
-from d2_detr.data.panoptic_files import VOID, read_ids, read_panoptic, write_ids
-from d2_detr.errors import InputError
-from d2_detr.files import write_json
+from d2_detr.data.datasets.classes import dataset_label_map
+from d2_detr.data.formats.coco_panoptic import VOID, read_ids, read_panoptic, write_ids
+from d2_detr.utils.errors import InputError
+from d2_detr.utils.files import write_json
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator

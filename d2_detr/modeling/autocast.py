@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from fvcore.common.config import CfgNode
 
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
 
 
 def autocast_dtype(cfg: CfgNode) -> torch.dtype | None:

@@ -7,8 +7,8 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from d2_detr.errors import InputError
 from d2_detr.modeling.segmentation import PYRAMID
+from d2_detr.utils.errors import InputError
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
-from d2_detr.data.classes import resolve_num_classes, resolve_stuff_classes
-from d2_detr.errors import InputError
+from d2_detr.data.datasets.classes import resolve_num_classes, resolve_stuff_classes
 from d2_detr.modeling.autocast import autocast_dtype
 from d2_detr.modeling.criterion import SetCriterion
 from d2_detr.modeling.matcher import HungarianMatcher, Target
@@ -17,6 +16,7 @@ from d2_detr.modeling.network import DetrNetwork
 from d2_detr.modeling.panoptic import Segmentation, panoptic_segmentation
 from d2_detr.modeling.segmentation import PYRAMID, MaskInputs, binary_masks, of_picture
 from d2_detr.modeling.transformer import Transformer
+from d2_detr.utils.errors import InputError
 
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone

@@ -7,7 +7,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import box_convert, generalized_box_iou
 
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
 
 Target = dict[str, Tensor]
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
 
 
 class SinePositionEncoding(nn.Module):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
 
 # Feature maps beside which the masks grow, coarse to fine. res4 is the coarsest also where res5 has its stride (DC5),
 # or where the backbone ends with it.

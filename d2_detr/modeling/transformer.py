@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
 
 
 class Transformer(nn.Module):

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from d2_detr.modeling.transformer import Transformer
-from d2_detr.objects import Objects
+from d2_detr.structures.detections import Objects
 from d2_detr.visualization.figures import literal
 from d2_detr.visualization.predictions import COLOURS
 

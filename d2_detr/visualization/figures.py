@@ -11,8 +11,8 @@ import matplotlib
 from cycler import cycler
 from matplotlib.figure import Figure
 
-from d2_detr.errors import InputError
-from d2_detr.files import replacing
+from d2_detr.utils.errors import InputError
+from d2_detr.utils.files import replacing
 
 INK = "#010203"  # stands for the colour of the page's text while matplotlib draws; nothing else has it
 # Of lines, to be seen on a light page and on a dark one.

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
-from d2_detr.errors import InputError
-from d2_detr.files import replacing
-from d2_detr.objects import Objects
+from d2_detr.structures.detections import Objects
+from d2_detr.utils.errors import InputError
+from d2_detr.utils.files import replacing
 from d2_detr.visualization.figures import literal, save_png
 
 COLOURS = ("#0a7bd6", "#f58231", "#911eb4", "#2aa198", "#e6194b", "#808000", "#c2185b", "#5d4037")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from matplotlib.axes import Axes
 
-from d2_detr.evaluation.outcomes import Curve
+from d2_detr.evaluation.matching import Curve
 from d2_detr.visualization.figures import literal
 
 MOST_CLASSES = 10  # that have a line of their own; more than these have one together

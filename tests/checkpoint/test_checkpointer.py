@@ -6,15 +6,15 @@ import pytest
 import torch
 import torchvision
 
+from d2_detr.checkpoint.adapt import fitted
 from d2_detr.checkpoint.checkpointer import DetrCheckpointer
 from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.checkpoint.convert import Format, convert
-from d2_detr.checkpoint.fit import fitted
 from d2_detr.checkpoint.layouts import from_common
 from d2_detr.checkpoint.metadata import Metadata
 from d2_detr.checkpoint.write import write_checkpoint
-from d2_detr.engine import load_config
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
+from d2_detr.workflows.setup import load_config
 from tests.checkpoint.states import architecture, assert_same, common_state
 
 from detectron2.modeling import build_model

@@ -5,7 +5,7 @@ import torch
 
 from d2_detr.checkpoint.class_head import ClassHead, LabelMap, UndecidedRows, read_head
 from d2_detr.checkpoint.layouts import Format
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
 
 # The category ids that COCO's annotations use, written out from its list of names: person 1 .. toothbrush 90.
 COCO_IDS = [

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from d2_detr.checkpoint.class_head import NOTHING, LabelMap
 from d2_detr.checkpoint.convert import CLASS_HEAD, Format, convert, detect_format, imagenet_to_plugin
 from d2_detr.checkpoint.layouts import from_common
-from d2_detr.errors import InputError
 from d2_detr.modeling.backbone import TorchvisionResNet
+from d2_detr.utils.errors import InputError
 from tests.checkpoint.states import architecture, architectures, assert_same, common_state
 
 DETR_FORMATS = [format for format in Format if format is not Format.IMAGENET]

@@ -13,7 +13,7 @@ from torchvision.ops import box_convert
 
 from d2_detr.checkpoint.convert import Format, convert
 from d2_detr.engine.optimizer import build_optimizer, is_backbone
-from d2_detr.engine.setup import load_config
+from d2_detr.workflows.setup import load_config
 from tests.reference import native
 
 from detectron2.modeling import build_model

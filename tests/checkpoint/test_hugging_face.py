@@ -14,7 +14,7 @@ from d2_detr.checkpoint.layouts import from_common
 from d2_detr.checkpoint.metadata import Metadata, metadata_of
 from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.checkpoint.write import write_checkpoint
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
 from tests.checkpoint.states import architecture, common_state
 
 SHAPES = LabelMap((3, 7, 20), ("disc", "square", "triangle"))

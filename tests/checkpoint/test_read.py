@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from d2_detr.checkpoint.read import read_checkpoint
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
 
 STATE_DICT = {"query_embed.weight": torch.arange(6.0).view(2, 3), "class_embed.bias": torch.tensor([1, 2])}
 

@@ -7,7 +7,7 @@ import pytest
 
 from d2_detr.checkpoint import weights
 from d2_detr.checkpoint.weights import local_weights
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
 from tests.loopback import serve
 
 CONTENT = b"weights"

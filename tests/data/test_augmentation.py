@@ -11,8 +11,8 @@ from scipy.stats import chisquare
 
 from d2_detr import DetrDatasetMapper
 from d2_detr.data.augmentation import SIZES_BEFORE_CROP, RandomCrop, build_augmentations
-from d2_detr.engine import load_config
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
+from d2_detr.workflows.setup import load_config
 
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import transform_instance_annotations

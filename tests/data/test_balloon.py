@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from pycocotools.coco import COCO
 
-from d2_detr.data import balloon
-from d2_detr.data.synthetic import draw_dataset
-from d2_detr.errors import InputError
+from d2_detr.data.datasets import balloon
+from d2_detr.data.datasets.synthetic import draw_dataset
+from d2_detr.utils.errors import InputError
 from tests.loopback import serve
 
 from detectron2.data import DatasetCatalog, MetadataCatalog

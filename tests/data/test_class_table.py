@@ -4,12 +4,12 @@ import shutil
 
 import pytest
 
-from d2_detr.data import class_table
-from d2_detr.data.class_table import check_pictures, look_at_data
-from d2_detr.data.custom import TRAIN, VAL
-from d2_detr.data.survey import survey
-from d2_detr.engine import load_config
-from d2_detr.errors import InputError
+from d2_detr.data.datasets.custom import TRAIN, VAL
+from d2_detr.data.validation import class_table
+from d2_detr.data.validation.class_table import check_pictures, look_at_data
+from d2_detr.data.validation.statistics import survey
+from d2_detr.utils.errors import InputError
+from d2_detr.workflows.setup import load_config
 from tests import shapes
 
 from detectron2.data import DatasetCatalog

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from d2_detr.data.coco import as_id, read_coco
-from d2_detr.errors import InputError
+from d2_detr.data.formats.coco import as_id, read_coco
+from d2_detr.utils.errors import InputError
 
 WIDTH, HEIGHT = 100, 80
 BOX = [10.0, 20.0, 30.0, 40.0]

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from pycocotools.coco import COCO
 
-from d2_detr.data.classes import dataset_classes, dataset_label_map, resolve_num_classes
-from d2_detr.data.custom import TRAIN, VAL, register_custom
-from d2_detr.engine import load_config
-from d2_detr.errors import InputError
+from d2_detr.data.datasets.classes import dataset_classes, dataset_label_map, resolve_num_classes
+from d2_detr.data.datasets.custom import TRAIN, VAL, register_custom
+from d2_detr.utils.errors import InputError
+from d2_detr.workflows.setup import load_config
 from tests import shapes
 
 from detectron2.data import DatasetCatalog, MetadataCatalog

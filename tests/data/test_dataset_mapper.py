@@ -9,8 +9,8 @@ from PIL import Image
 
 from d2_detr import DetrDatasetMapper
 from d2_detr.data.augmentation import RandomCrop
-from d2_detr.engine import load_config
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
+from d2_detr.workflows.setup import load_config
 
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from d2_detr.data import coco_files as coco_files_module
-from d2_detr.data.classes import dataset_classes, dataset_label_map, resolve_num_classes
-from d2_detr.data.coco_files import coco_files
-from d2_detr.data.custom import TRAIN, VAL, register_custom
-from d2_detr.data.layouts import LAYOUTS, find_layout
-from d2_detr.data.panoptic_from_instances import make_panoptic
-from d2_detr.data.synthetic import draw_dataset
-from d2_detr.engine import load_config
-from d2_detr.errors import InputError
+from d2_detr.data.datasets import coco_files as coco_files_module
+from d2_detr.data.datasets.classes import dataset_classes, dataset_label_map, resolve_num_classes
+from d2_detr.data.datasets.coco_files import coco_files
+from d2_detr.data.datasets.custom import TRAIN, VAL, register_custom
+from d2_detr.data.datasets.layouts import LAYOUTS, find_layout
+from d2_detr.data.datasets.synthetic import draw_dataset
+from d2_detr.data.formats.panoptic_from_instances import make_panoptic
+from d2_detr.utils.errors import InputError
+from d2_detr.workflows.setup import load_config
 from tests import shapes
 from tests.tools.command_line import run
 

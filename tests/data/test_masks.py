@@ -11,9 +11,9 @@ from PIL import Image
 
 from d2_detr import DetrDatasetMapper
 from d2_detr.data.augmentation import RandomCrop
-from d2_detr.data.masks import check_masks, mask_problem
-from d2_detr.errors import InputError
+from d2_detr.data.validation.masks import check_masks, mask_problem
 from d2_detr.modeling.detr import bit_masks
+from d2_detr.utils.errors import InputError
 
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, Instances

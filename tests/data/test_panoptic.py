@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2_detr.data import balloon
-from d2_detr.data import panoptic as panoptic_data
-from d2_detr.data.classes import dataset_classes, dataset_label_map
-from d2_detr.data.custom import TRAIN, VAL, register_custom
-from d2_detr.data.panoptic import objects_of, read_segments, register_panoptic
-from d2_detr.data.panoptic_files import read_ids, write_ids
-from d2_detr.data.panoptic_from_instances import make_panoptic
-from d2_detr.errors import InputError
+from d2_detr.data.datasets import balloon
+from d2_detr.data.datasets import panoptic as panoptic_data
+from d2_detr.data.datasets.classes import dataset_classes, dataset_label_map
+from d2_detr.data.datasets.custom import TRAIN, VAL, register_custom
+from d2_detr.data.datasets.panoptic import objects_of, read_segments, register_panoptic
+from d2_detr.data.formats.coco_panoptic import read_ids, write_ids
+from d2_detr.data.formats.panoptic_from_instances import make_panoptic
+from d2_detr.utils.errors import InputError
 from tests import shapes
 
 from detectron2.data import DatasetCatalog, MetadataCatalog

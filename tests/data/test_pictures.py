@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from d2_detr.data.pictures import check_picture, picture_size, read_picture
-from d2_detr.errors import InputError
+from d2_detr.data.images import check_picture, picture_size, read_picture
+from d2_detr.utils.errors import InputError
 
 from detectron2.data.detection_utils import read_image
 

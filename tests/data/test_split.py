@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2_detr.data.classes import dataset_classes
-from d2_detr.data.coco import read_coco
-from d2_detr.data.custom import TRAIN, VAL, register_custom
-from d2_detr.data.split import stratified, write_split
-from d2_detr.errors import InputError
+from d2_detr.data.datasets.classes import dataset_classes
+from d2_detr.data.datasets.custom import TRAIN, VAL, register_custom
+from d2_detr.data.formats.coco import read_coco
+from d2_detr.data.splits import stratified, write_split
+from d2_detr.utils.errors import InputError
 from tests import shapes
 
 from detectron2.data import DatasetCatalog
@@ -120,7 +120,7 @@ def keep_in_training(content, file_name):
 def test_it_goes_on_where_it_was_interrupted(own, monkeypatch):
     _, output, split = own
     with monkeypatch.context() as patch:
-        patch.setattr("d2_detr.data.split.write_json", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("d2_detr.data.splits.write_json", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             split()
     split()

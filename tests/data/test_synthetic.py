@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2_detr.data.synthetic import MOST_OVERLAP, draw_dataset, draw_picture
+from d2_detr.data.datasets.synthetic import MOST_OVERLAP, draw_dataset, draw_picture
 
 SIZE = 32
 

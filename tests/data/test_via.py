@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2_detr.data.via import via_to_coco
-from d2_detr.data.via_shapes import NUM_VERTICES
-from d2_detr.errors import InputError
+from d2_detr.data.formats.via import via_to_coco
+from d2_detr.data.formats.via_shapes import NUM_VERTICES
+from d2_detr.utils.errors import InputError
 
 
 def region(x=(1, 5, 5, 1), y=(2, 2, 8, 8), **changes):

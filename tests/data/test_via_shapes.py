@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask
 
-from d2_detr.data.via_shapes import NUM_VERTICES, ellipse_outline, outline, polygon_area, polygon_box
+from d2_detr.data.formats.via_shapes import NUM_VERTICES, ellipse_outline, outline, polygon_area, polygon_box
 
 SIZE = 100
 

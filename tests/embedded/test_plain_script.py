@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from d2_detr import add_detr_config
-from d2_detr.config import config_path
-from d2_detr.data.dataset_mapper import DetrDatasetMapper
+from d2_detr.config.keys import config_path
+from d2_detr.data.mapper import DetrDatasetMapper
 
 from detectron2.checkpoint import DetectionCheckpointer, PeriodicCheckpointer
 from detectron2.config import get_cfg

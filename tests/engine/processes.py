@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from d2_detr.data.custom import VAL, register_custom
-from d2_detr.engine import Trainer, load_config
-from d2_detr.errors import InputError
+from d2_detr.data.datasets.custom import VAL, register_custom
+from d2_detr.engine.trainer import Trainer
+from d2_detr.utils.errors import InputError
+from d2_detr.workflows.setup import load_config
 
 from detectron2.data import DatasetCatalog
 from detectron2.engine import HookBase

@@ -9,7 +9,7 @@ from torch import nn
 
 from d2_detr.checkpoint.checkpointer import DetrCheckpointer
 from d2_detr.checkpoint.class_head import LabelMap
-from d2_detr.engine import load_config
+from d2_detr.workflows.setup import load_config
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model

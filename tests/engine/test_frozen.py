@@ -10,8 +10,9 @@ from d2_detr.checkpoint.convert import Format, convert
 from d2_detr.checkpoint.layouts import MASK_PARTS
 from d2_detr.checkpoint.metadata import Metadata
 from d2_detr.checkpoint.write import write_checkpoint
-from d2_detr.engine import Trainer, load_config, setup
-from d2_detr.errors import InputError
+from d2_detr.engine.trainer import Trainer
+from d2_detr.utils.errors import InputError
+from d2_detr.workflows.setup import load_config, setup
 
 from detectron2.modeling import build_model
 

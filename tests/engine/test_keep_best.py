@@ -6,10 +6,11 @@ import math
 import pytest
 import torch
 
-from d2_detr.engine import Trainer, load_config
-from d2_detr.engine.ema import Ema
-from d2_detr.engine.keep_best import best_metric
-from d2_detr.errors import InputError
+from d2_detr.engine.hooks.checkpoints import best_metric
+from d2_detr.engine.hooks.ema import Ema
+from d2_detr.engine.trainer import Trainer
+from d2_detr.utils.errors import InputError
+from d2_detr.workflows.setup import load_config
 
 CONFIG = "detr_compact_balloon_drawn.yaml"
 

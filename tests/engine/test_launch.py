@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from d2_detr.engine.launch import _free_port, launch
-from d2_detr.errors import InputError
+from d2_detr.engine.distributed import _free_port, launch
+from d2_detr.utils.errors import InputError
 from tests import shapes
 from tests.engine import processes
 
@@ -122,7 +122,7 @@ def test_processes_on_the_cpu_share_its_cores_and_are_announced(tmp_path, monkey
     said = []
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    logger = logging.getLogger("d2_detr.engine.launch")
+    logger = logging.getLogger("d2_detr.engine.distributed")
     monkeypatch.setattr(logger, "warning", lambda text, *args: said.append(text % args))
     launch(processes.write_threads, num_processes=2, device="cpu", args=(tmp_path,))
     assert sum(int(path.read_text()) for path in tmp_path.iterdir()) <= max(2, len(os.sched_getaffinity(0)))

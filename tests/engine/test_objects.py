@@ -4,8 +4,8 @@ import numpy as np
 import pycocotools.mask as mask_util
 import torch
 
-from d2_detr.data.panoptic_files import write_ids
-from d2_detr.engine.objects import objects_found, objects_in
+from d2_detr.data.formats.coco_panoptic import write_ids
+from d2_detr.structures.conversions import objects_found, objects_in
 
 from detectron2.structures import Boxes, BoxMode, Instances
 

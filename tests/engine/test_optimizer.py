@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from d2_detr.engine import load_config
 from d2_detr.engine.optimizer import build_optimizer, clip_full_model
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
+from d2_detr.workflows.setup import load_config
 
 
 class Model(nn.Module):

@@ -14,13 +14,13 @@ from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.checkpoint.convert import Format, convert
 from d2_detr.checkpoint.layouts import from_common
 from d2_detr.checkpoint.metadata import Metadata, metadata_of
+from d2_detr.checkpoint.model_config import config_of, load_trained_config, metadata_to_write, threshold_of
 from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.checkpoint.write import write_checkpoint
-from d2_detr.data.classes import dataset_classes
-from d2_detr.data.dataset_mapper import DetrDatasetMapper
-from d2_detr.engine import load_config
-from d2_detr.engine.checkpoint_config import config_of, load_trained_config, metadata_to_write, threshold_of
-from d2_detr.errors import InputError
+from d2_detr.data.datasets.classes import dataset_classes
+from d2_detr.data.mapper import DetrDatasetMapper
+from d2_detr.utils.errors import InputError
+from d2_detr.workflows.setup import load_config
 from tests.checkpoint.states import architecture, common_state
 from tests.engine.seeing import CLASSES, MASKS, PANOPTIC, save_seeing, seeing
 from tests.shapes import draw_shapes

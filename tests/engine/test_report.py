@@ -11,15 +11,16 @@ import pytest
 import torch
 
 from d2_detr.checkpoint.class_head import LabelMap
-from d2_detr.data.custom import register_custom
-from d2_detr.data.panoptic_from_instances import make_panoptic
-from d2_detr.engine import Trainer, load_config, setup
-from d2_detr.engine.judgement import best_threshold_of, judge
-from d2_detr.engine.objects import objects_in
-from d2_detr.engine.predictor import Predictor
-from d2_detr.engine.visualize import visualize
+from d2_detr.data.datasets.custom import register_custom
+from d2_detr.data.formats.panoptic_from_instances import make_panoptic
+from d2_detr.engine.trainer import Trainer
 from d2_detr.evaluation.class_scores import class_scores, mean_scores
-from d2_detr.evaluation.outcomes import Curve, Outcome
+from d2_detr.evaluation.error_analysis import best_threshold_of, judge
+from d2_detr.evaluation.matching import Curve, Outcome
+from d2_detr.inference.predictor import Predictor
+from d2_detr.structures.conversions import objects_in
+from d2_detr.workflows.setup import load_config, setup
+from d2_detr.workflows.visualize import visualize
 from tests.shapes import draw_shapes, read
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -65,7 +66,7 @@ def test_a_training_ends_with_the_report_of_its_last_model(root, opts, tmp_path)
 
 def test_the_report_is_of_the_best_model(root, opts, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr("d2_detr.engine.report.logger.warning", lambda text, *args: said.append(text % args))
+    monkeypatch.setattr("d2_detr.report.contents.logger.warning", lambda text, *args: said.append(text % args))
     ap = iter([30.0, 20.0])
     evaluate = Trainer.test
     monkeypatch.setattr(Trainer, "test", lambda self, cfg, model: evaluate(cfg, model) | {"bbox": {"AP": next(ap)}})
@@ -235,7 +236,7 @@ def test_the_worst_pictures_come_first_and_the_threshold_has_the_best_f1():
 def test_the_best_model_is_saved_with_the_threshold_of_its_predictions(root, opts, tmp_path, monkeypatch):
     """And it is what the predictor takes."""
     asked = []
-    monkeypatch.setattr("d2_detr.engine.keep_best.best_threshold_of", lambda *args: asked.append(args) or 0.12)
+    monkeypatch.setattr("d2_detr.engine.hooks.checkpoints.best_threshold_of", lambda *args: asked.append(args) or 0.12)
     trained(root, *opts, "TEST.EVAL_PERIOD", "2")
     assert set(asked) == {("custom_val", tmp_path / "inference" / "coco_instances_results.json")}
     assert Predictor(tmp_path / "model_best.pth", device="cpu").threshold == 0.12

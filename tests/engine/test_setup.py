@@ -2,9 +2,8 @@ import pytest
 import torch
 import torchvision
 
-from d2_detr.engine import load_config
-from d2_detr.engine.setup import resolve_schedule, setup
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
+from d2_detr.workflows.setup import load_config, resolve_schedule, setup
 from tests import shapes
 
 from detectron2.data import DatasetCatalog

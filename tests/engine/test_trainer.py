@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from d2_detr.engine import Trainer, load_config, setup
-from d2_detr.errors import InputError
+from d2_detr.engine.trainer import Trainer
+from d2_detr.utils.errors import InputError
+from d2_detr.workflows.setup import load_config, setup
 
 CONFIG = "detr_compact_balloon_drawn.yaml"
 
@@ -118,7 +119,7 @@ def test_why_a_training_ended_is_in_its_log(drawn_balloons, tiny_opts, tmp_path)
 
 def test_an_early_line_tells_how_long_it_will_take(drawn_balloons, tiny_opts, monkeypatch):
     said = []
-    monkeypatch.setattr("d2_detr.engine.progress.logger.info", lambda text, *args: said.append(text % args))
+    monkeypatch.setattr("d2_detr.engine.hooks.progress.logger.info", lambda text, *args: said.append(text % args))
     trainer_of(tiny_opts).train()
     assert re.fullmatch(r"[\d.e-]+ seconds an iteration: 0:00:00 to go, evaluations aside", said[0])
 

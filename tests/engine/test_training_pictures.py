@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2_detr.data.dataset_mapper import DetrDatasetMapper
-from d2_detr.data.panoptic_from_instances import make_panoptic
-from d2_detr.engine import load_config, train
-from d2_detr.engine import training_pictures as module
-from d2_detr.engine.training_pictures import FILE_NAME, save_training_pictures
+from d2_detr.data.formats.panoptic_from_instances import make_panoptic
+from d2_detr.data.mapper import DetrDatasetMapper
+from d2_detr.visualization import training_images as module
+from d2_detr.visualization.training_images import FILE_NAME, save_training_pictures
+from d2_detr.workflows.setup import load_config
+from d2_detr.workflows.train import train
 from tests.shapes import draw_shapes
 
 CONFIG = "detr_compact_balloon.yaml"

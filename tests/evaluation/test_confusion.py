@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d2_detr.evaluation.confusion import confusion
-from d2_detr.evaluation.outcomes import Outcome, outcomes
-from d2_detr.objects import Objects
+from d2_detr.evaluation.matching import Outcome, outcomes
+from d2_detr.structures.detections import Objects
 
 CAT, DOG, NONE = 0, 1, None
 OBJECT, ELSEWHERE = [10, 10, 30, 30], [60, 60, 80, 80]

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2_detr.evaluation.outcomes import Outcome, curve, outcomes
-from d2_detr.objects import Objects
+from d2_detr.evaluation.matching import Outcome, curve, outcomes
+from d2_detr.structures.detections import Objects
 
 CAT, DOG = 0, 1
 OBJECT = [10, 10, 30, 30]

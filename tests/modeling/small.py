@@ -2,7 +2,7 @@
 
 import torch
 
-from d2_detr.engine import load_config
+from d2_detr.workflows.setup import load_config
 
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances

@@ -10,12 +10,13 @@ from d2_detr import Predictor
 from d2_detr.checkpoint.checkpointer import DetrCheckpointer
 from d2_detr.checkpoint.convert import convert
 from d2_detr.checkpoint.layouts import Format, from_common, to_common
+from d2_detr.checkpoint.model_config import metadata_to_write
 from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.checkpoint.write import write_checkpoint
-from d2_detr.engine import Trainer, load_config
-from d2_detr.engine.checkpoint_config import metadata_to_write
-from d2_detr.errors import InputError
+from d2_detr.engine.trainer import Trainer
 from d2_detr.modeling.backbone import TorchvisionResNet
+from d2_detr.utils.errors import InputError
+from d2_detr.workflows.setup import load_config
 from tests.engine.seeing import CLASSES
 from tests.modeling.small import batch, picture
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import d2_detr
-from d2_detr.errors import InputError
 from d2_detr.modeling.detr import detections, padding_mask
+from d2_detr.utils.errors import InputError
 from tests.modeling import small
 from tests.modeling.small import picture
 

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d2_detr.errors import InputError
 from d2_detr.modeling.matcher import HungarianMatcher
+from d2_detr.utils.errors import InputError
 
 NUM_CLASSES = 3
 

@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from d2_detr.errors import InputError
 from d2_detr.modeling.network import sample_padding_mask
 from d2_detr.modeling.position_encoding import SinePositionEncoding
+from d2_detr.utils.errors import InputError
 
 
 def test_values_of_a_two_by_two_grid_are_those_computed_by_hand():

@@ -8,9 +8,9 @@ import pytest
 import torch
 import yaml
 
-from d2_detr.engine import load_config
-from d2_detr.engine.finetune import finetune, finetune_config, learning_rate
-from d2_detr.errors import InputError
+from d2_detr.utils.errors import InputError
+from d2_detr.workflows.finetune import finetune, finetune_config, learning_rate
+from d2_detr.workflows.setup import load_config
 from tests.shapes import draw_shapes
 from tests.tools.command_line import run
 
@@ -170,7 +170,7 @@ def test_in_python(root, trained, tmp_path, monkeypatch):
 
 def test_masks_begin_with_the_published_model_that_has_some(root, monkeypatch):
     asked = []
-    monkeypatch.setattr("d2_detr.engine.finetune.config_of", lambda weights, **_: asked.append(weights) or 1 / 0)
+    monkeypatch.setattr("d2_detr.workflows.finetune.config_of", lambda weights, **_: asked.append(weights) or 1 / 0)
     for masks in (False, True):
         with pytest.raises(ZeroDivisionError):
             finetune_config(root, masks=masks)
@@ -231,7 +231,7 @@ def test_the_size_is_that_of_training_whatever_the_weights_were_tested_with(root
         sizes = [*zip(("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"), of_test, strict=True)]
         return load_config("Base-DETR.yaml", [part for pair in sizes for part in pair]), None
 
-    monkeypatch.setattr("d2_detr.engine.finetune.config_of", published)
+    monkeypatch.setattr("d2_detr.workflows.finetune.config_of", published)
     sizes = finetune_config(root, image_size=400).INPUT
     assert (min(sizes.MIN_SIZE_TRAIN), max(sizes.MIN_SIZE_TRAIN), sizes.MAX_SIZE_TRAIN) == (240, 400, 666)
     assert expected == (sizes.MIN_SIZE_TEST, sizes.MAX_SIZE_TEST)

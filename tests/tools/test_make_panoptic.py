@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from d2_detr.data.panoptic import read_segments, register_panoptic
-from d2_detr.data.panoptic_files import read_ids, read_panoptic
-from d2_detr.data.panoptic_from_instances import make_panoptic
-from d2_detr.errors import InputError
+from d2_detr.data.datasets.panoptic import read_segments, register_panoptic
+from d2_detr.data.formats.coco_panoptic import read_ids, read_panoptic
+from d2_detr.data.formats.panoptic_from_instances import make_panoptic
+from d2_detr.utils.errors import InputError
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -234,11 +234,11 @@ def test_an_interrupted_run_leaves_no_json_file_beside_half_of_the_pngs(tmp_path
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("d2_detr.data.panoptic_from_instances.write_ids", interrupt)
+        patch.setattr("d2_detr.data.formats.panoptic_from_instances.write_ids", interrupt)
         with pytest.raises(KeyboardInterrupt):
             make_panoptic(path, background="grass")
     assert (json_file.read_bytes(), (tmp_path / "mine_panoptic" / "a.png").read_bytes()) == before
-    monkeypatch.setattr("d2_detr.data.panoptic_from_instances.write_json", interrupt)
+    monkeypatch.setattr("d2_detr.data.formats.panoptic_from_instances.write_json", interrupt)
     with pytest.raises(KeyboardInterrupt):
         make_panoptic(path, background="grass")
     assert not json_file.exists()

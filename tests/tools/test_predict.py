@@ -13,8 +13,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from d2_detr import Predictor
-from d2_detr.engine.predict_files import check_output, drawing_names, find_pictures
-from d2_detr.errors import InputError
+from d2_detr.inference.folder import check_output, drawing_names, find_pictures
+from d2_detr.utils.errors import InputError
 from tests.engine.seeing import CLASSES, MASKS, PANOPTIC, save_seeing
 from tests.shapes import draw_shapes
 from tests.tools.command_line import run

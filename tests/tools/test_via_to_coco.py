@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from d2_detr.data.balloon import VIA_FILE, annotation_file
-from d2_detr.data.coco import read_coco
-from d2_detr.data.custom import FOLDERS, TRAIN, VAL
+from d2_detr.data.datasets.balloon import VIA_FILE, annotation_file
+from d2_detr.data.datasets.custom import FOLDERS, TRAIN, VAL
+from d2_detr.data.formats.coco import read_coco
 
 TOOL = Path(__file__).parents[2] / "tools" / "via_to_coco.py"
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from d2_detr.objects import Objects
+from d2_detr.structures.detections import Objects
 from d2_detr.visualization.attention import Attention, draw_attention, recording
 from d2_detr.visualization.figures import save_png
 from tests.modeling.small import picture, tiny

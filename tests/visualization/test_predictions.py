@@ -5,7 +5,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from d2_detr.objects import Objects
+from d2_detr.structures.detections import Objects
 from d2_detr.visualization.predictions import (
     COLOURS,
     MASK_OPACITY,

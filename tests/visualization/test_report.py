@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from d2_detr.evaluation.confusion import confusion
-from d2_detr.evaluation.outcomes import Outcome, outcomes
-from d2_detr.objects import Objects
-from d2_detr.visualization.report import Confusion, Report, Table, make_sheet, save_report
+from d2_detr.evaluation.matching import Outcome, outcomes
+from d2_detr.report.page import Confusion, Report, Table, make_sheet, save_report
+from d2_detr.structures.detections import Objects
 
 NAMES = ("cat", "dog & <co>")
 BOX = (10.0, 10, 30, 30)

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from d2_detr import add_detr_config
-from d2_detr.config import config_path
+from d2_detr.config.keys import config_path
 from tests.reference.detectron2_figures.common import refusal, temporary_folder
 
 from detectron2.config import configurable, get_cfg

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from d2_detr.engine import Trainer, load_config, setup
+from d2_detr.engine.trainer import Trainer
+from d2_detr.workflows.setup import load_config, setup
 from tests.reference.detectron2_figures.common import (
     logged,
     metrics_lines,
