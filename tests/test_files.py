@@ -5,7 +5,7 @@ import json
 import pytest
 
 from d2_detr.utils.errors import InputError
-from d2_detr.utils.files import read_json, replacing, write_json
+from d2_detr.utils.files import atomic_write, read_json, write_json
 
 
 @pytest.fixture
@@ -62,14 +62,14 @@ def test_a_folder_is_not_written_over(tmp_path, overwrite):
 
 
 def test_replacing_takes_the_place_only_when_the_block_ends(old):
-    with replacing(old) as temporary:
+    with atomic_write(old) as temporary:
         temporary.write_text("new")
         assert old.read_text() == "old"
     assert old.read_text() == "new" and list(old.parent.iterdir()) == [old]
 
 
 def test_an_exception_while_replacing_leaves_the_old_content_and_no_other_file(old):
-    with pytest.raises(KeyboardInterrupt), replacing(old) as temporary:
+    with pytest.raises(KeyboardInterrupt), atomic_write(old) as temporary:
         temporary.write_text("half")
         raise KeyboardInterrupt
     assert old.read_text() == "old" and list(old.parent.iterdir()) == [old]

@@ -116,9 +116,9 @@ def test_a_wheel_carries_configs_and_the_embedded_part_and_trains(drawn_balloons
         packed.extractall(tmp_path / "site")
     for name in (
         "d2_detr/configs/detr_256_6_6_torchvision.yaml", "d2_detr/configs/custom/detr_r50_custom.yaml",
-        "d2_detr/_embedded/detectron2/__init__.py", "d2_detr/_embedded/API.md", "d2_detr/data/datasets/balloon_manifest.json",
-        "d2_detr/report/report.html.jinja", "d2_detr/report/report.css",
-        "d2_detr/report/report.js",
+        "d2_detr/_embedded/detectron2/__init__.py", "d2_detr/_embedded/API.md",
+        "d2_detr/data/datasets/balloon_manifest.json", "d2_detr/report/report.html.jinja",
+        "d2_detr/report/report.css", "d2_detr/report/report.js",
     ):  # fmt: skip
         assert name in names
     assert not any(name.startswith(("tests/", "tools/", "detectron2/")) for name in names)

@@ -14,13 +14,13 @@ import argparse
 
 from d2_detr.checkpoint.convert import Format, convert
 from d2_detr.checkpoint.inspection import inspect
-from d2_detr.checkpoint.metadata import metadata_of
-from d2_detr.checkpoint.model_config import metadata_to_write
+from d2_detr.checkpoint.metadata import checkpoint_metadata
+from d2_detr.checkpoint.model_config import converted_metadata
 from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.checkpoint.weights import local_weights
 from d2_detr.checkpoint.write import write_checkpoint
 from d2_detr.utils.command_line import ToolParser
-from d2_detr.utils.errors import InputError, naming, one_clear_message
+from d2_detr.utils.errors import InputError, error_context, one_clear_message
 
 TARGETS = [format.value for format in Format if format is not Format.IMAGENET]
 
@@ -52,8 +52,8 @@ def main() -> None:
         raise InputError(f"--num-classes {args.num_classes}: expected 1 or more")
     file = local_weights(args.source_model)
     source = read_checkpoint(file)
-    with naming(args.source_model):
-        metadata = metadata_of(source)
+    with error_context(args.source_model):
+        metadata = checkpoint_metadata(source)
         if args.inspect:
             print(inspect(source["model"], metadata))
             return
@@ -68,7 +68,7 @@ def main() -> None:
         )
         opts = ["MODEL.DETR.NHEADS", str(args.num_heads)] if args.num_heads else []
         opts += ["MODEL.RESNETS.RES5_DILATION", "2"] if args.dc5 else []
-        known = metadata_to_write(source, file, report.label_map, opts)
+        known = converted_metadata(source, file, report.label_map, opts)
     write_checkpoint(args.output_model, state_dict, Format(args.to), known)
     print("; ".join([f"{args.source_model}: {report}", *filter(None, [metadata.warning])]))
     print(f"{args.output_model}: written in the layout of {Format(args.to).title}")

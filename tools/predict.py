@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from d2_detr.inference.folder import RESULTS, check_output, find_pictures, predict_files
+from d2_detr.inference.folder import RESULTS, check_output, find_images, predict_files
 from d2_detr.inference.predictor import Predictor
 from d2_detr.utils.command_line import ToolParser
 from d2_detr.utils.errors import InputError, one_clear_message
@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    pictures = find_pictures(args.input)
+    pictures = find_images(args.input)
     check_output(args.output, pictures)
     predictor = Predictor(
         args.weights, threshold=args.threshold, device=args.device, batch_size=args.batch, opts=args.opts

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from d2_detr.data.formats.via import via_to_coco
-from d2_detr.data.images import picture_size
+from d2_detr.data.images import image_size
 from d2_detr.utils.command_line import ToolParser
 from d2_detr.utils.errors import InputError, one_clear_message
 from d2_detr.utils.files import read_json, write_json
@@ -42,7 +42,7 @@ def _size(via_file: Path, folder: Path, file_name: str) -> tuple[int, int]:
     path = folder / file_name
     if not path.is_file():
         raise InputError(f"{path}: named in {via_file}, but there is no such picture; give its folder with --pictures")
-    return picture_size(path)
+    return image_size(path)
 
 
 def account(coco: dict) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from d2_detr.checkpoint.architecture import Architecture, MaskSizes, architecture_of
-from d2_detr.checkpoint.class_head import LabelMap, UndecidedRows, read_head
+from d2_detr.checkpoint.architecture import Architecture, MaskSizes, infer_architecture
+from d2_detr.checkpoint.class_head import AmbiguousClassHead, read_head
 from d2_detr.checkpoint.convert import CLASS_HEAD, checked
-from d2_detr.checkpoint.layouts import BODY, MASK_PARTS, Format, StateDict, detect_format, from_common, to_common
+from d2_detr.checkpoint.layouts import BODY, MASK_PARTS, Format, StateDict, detect_format, from_canonical, to_canonical
+from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError
 
 QUERIES = "query_embed.weight"
@@ -28,7 +29,7 @@ _MASK_KEYS = {"num_heads": "MODEL.DETR.NHEADS", "pyramid_channels": "MODEL.RESNE
 
 
 @dataclass
-class Fit:
+class Adaptation:
     """A state dict for the model, what was done for it, and which parts of the model it leaves as they are."""
 
     state_dict: StateDict
@@ -36,7 +37,7 @@ class Fit:
     left_out: dict[str, str] = field(default_factory=dict)  # a sentence for each of PARTS
 
 
-def fitted(state_dict: StateDict, model: StateDict, label_map: LabelMap | None = None) -> Fit:
+def adapt(state_dict: StateDict, model: StateDict, label_map: LabelMap | None = None) -> Adaptation:
     """The tensors of a checkpoint, of whatever layout, under the names of the model and with its class head.
 
     A class head that cannot be read as one of the model's size is left out, and so are queries of another number, and a
@@ -51,25 +52,25 @@ def fitted(state_dict: StateDict, model: StateDict, label_map: LabelMap | None =
         InputError: it is not of DETR, or of a DETR of other sizes, or nothing of it fits.
     """
     format = detect_format(state_dict)
-    ours, _ = to_common(model, Format.PLUGIN)
+    ours, _ = to_canonical(model, Format.PLUGIN)
     if format in (Format.PLUGIN, Format.IMAGENET):
-        common, _ = to_common(state_dict, format)
-        fit = Fit(common, [f"layout of {format.title}"])
+        common, _ = to_canonical(state_dict, format)
+        fit = Adaptation(common, [f"layout of {format.title}"])
     else:
         common, report = checked(state_dict, format)
-        fit = Fit(common, [str(report)])
+        fit = Adaptation(common, [str(report)])
     if format is Format.IMAGENET:
         _check_backbone(common, ours)
         fit.left_out["detector"] = "of the backbone alone: the rest of DETR starts anew"
     else:
-        theirs, needed = architecture_of(common), architecture_of(ours)
+        theirs, needed = infer_architecture(common), infer_architecture(ours)
         _compare_sizes(theirs, needed)
         _fit_mask_head(fit, theirs, needed)
         _fit_class_head(fit, format, len(ours[CLASS_HEAD[1]]) - 1, label_map)
         _fit_queries(fit, ours)
         _note_missing(fit, ours)
     detectron2_backbone = any(name.startswith("detr.backbone.0.stem.") for name in model)
-    fit.state_dict = from_common(fit.state_dict, Format.PLUGIN, detectron2_backbone=detectron2_backbone)
+    fit.state_dict = from_canonical(fit.state_dict, Format.PLUGIN, detectron2_backbone=detectron2_backbone)
     return fit
 
 
@@ -98,7 +99,7 @@ def _check_backbone(common: StateDict, ours: StateDict) -> None:
         )
 
 
-def _fit_class_head(fit: Fit, format: Format, num_classes: int, label_map: LabelMap | None) -> None:
+def _fit_class_head(fit: Adaptation, format: Format, num_classes: int, label_map: LabelMap | None) -> None:
     if not all(name in fit.state_dict for name in CLASS_HEAD):
         fit.left_out["class head"] = "without a class head: the model's own starts anew"
         return
@@ -106,15 +107,15 @@ def _fit_class_head(fit: Fit, format: Format, num_classes: int, label_map: Label
     try:
         head, note = read_head(weight, bias, format, label_map=label_map, num_classes=num_classes)
         if len(head.label_map) != num_classes:
-            raise UndecidedRows(f"the classes of its head are {len(head.label_map)}, of the model {num_classes}")
-    except UndecidedRows as error:
+            raise AmbiguousClassHead(f"the classes of its head are {len(head.label_map)}, of the model {num_classes}")
+    except AmbiguousClassHead as error:
         fit.left_out["class head"] = f"{error}: the class head is left out and starts anew, all else is loaded"
         return
     fit.state_dict |= dict(zip(CLASS_HEAD, (head.weight, head.bias), strict=True))
     fit.notes.append(note)
 
 
-def _fit_queries(fit: Fit, ours: StateDict) -> None:
+def _fit_queries(fit: Adaptation, ours: StateDict) -> None:
     if QUERIES in fit.state_dict and len(fit.state_dict[QUERIES]) != len(ours[QUERIES]):
         theirs = len(fit.state_dict.pop(QUERIES))
         fit.left_out["queries"] = (
@@ -123,7 +124,7 @@ def _fit_queries(fit: Fit, ours: StateDict) -> None:
         )
 
 
-def _fit_mask_head(fit: Fit, theirs: Architecture, ours: Architecture) -> None:
+def _fit_mask_head(fit: Adaptation, theirs: Architecture, ours: Architecture) -> None:
     if ours.mask_head and not theirs.mask_head:
         fit.left_out["mask head"] = "without a mask head: the model's own starts anew"
     if theirs.mask_head and not ours.mask_head:
@@ -131,7 +132,7 @@ def _fit_mask_head(fit: Fit, theirs: Architecture, ours: Architecture) -> None:
         fit.notes.append("its mask head is left out: MODEL.MASK_ON is False")
 
 
-def _note_missing(fit: Fit, ours: StateDict) -> None:
+def _note_missing(fit: Adaptation, ours: StateDict) -> None:
     """What is missing besides the parts that were left out; of the layouts but our own that is an error already."""
     known = tuple(name for part in fit.left_out for name in _NAMES[part])
     missing = [n for n in ours if n not in fit.state_dict and not n.startswith(known) and "num_batches" not in n]

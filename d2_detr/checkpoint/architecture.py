@@ -58,7 +58,7 @@ class Architecture:
         return f"R{self.depth}" + ("" if self.stages == 4 else f" up to layer{self.stages}")
 
 
-def architecture_of(common: StateDict) -> Architecture:
+def infer_architecture(common: StateDict) -> Architecture:
     """Sizes of the model of a state dict under the common names.
 
     Raises:

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from d2_detr.checkpoint.adapt import PARTS, Fit, fitted
-from d2_detr.checkpoint.class_head import LabelMap
+from d2_detr.checkpoint.adapt import PARTS, Adaptation, adapt
 from d2_detr.checkpoint.hugging_face import weights_file
 from d2_detr.checkpoint.layouts import StateDict
-from d2_detr.checkpoint.metadata import metadata_of
+from d2_detr.checkpoint.metadata import checkpoint_metadata
 from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.checkpoint.weights import local_weights
-from d2_detr.utils.errors import InputError, naming
-from d2_detr.utils.files import replacing
+from d2_detr.structures.label_map import LabelMap
+from d2_detr.utils.errors import InputError, error_context
+from d2_detr.utils.files import atomic_write
 
 from detectron2.checkpoint import DetectionCheckpointer
 
@@ -39,7 +39,7 @@ class DetrCheckpointer(DetectionCheckpointer):
         *,
         label_map: LabelMap | None = None,
         config: str = "",
-        new_parts: Collection[str] = PARTS,
+        may_reinitialize: Collection[str] = PARTS,
         save_to_disk: bool | None = None,
         **checkpointables: Any,
     ):
@@ -47,13 +47,13 @@ class DetrCheckpointer(DetectionCheckpointer):
         Args:
             label_map: the classes of the model, saved with it, and compared with those of what is loaded.
             config: the config of the model as YAML, saved with it.
-            new_parts: which of PARTS may start anew where a checkpoint does not hold them, or not as the model has
+            may_reinitialize: which of PARTS may start anew where a checkpoint does not hold them, or not as the model has
                 them (a class head of another size); for others that is an error.
         """
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.label_map = label_map
         self.config = config
-        self.new_parts = new_parts
+        self.may_reinitialize = may_reinitialize
         self.weights = self.model.state_dict  # what is saved as the model
         self.saved_last = ""  # name of the newest file of this run that it can go on from
 
@@ -72,10 +72,10 @@ class DetrCheckpointer(DetectionCheckpointer):
         Raises:
             FileNotFoundError, ConnectionError, InputError: as `load`, or its classes or queries are not the model's.
         """
-        checkpoint, fit = read_fitting(path, self.model.state_dict(), new_parts=NOT_FROZEN)
+        checkpoint, fit = read_adapted(path, self.model.state_dict(), may_reinitialize=NOT_FROZEN)
         for note in fit.notes:
             self.logger.info("%s: %s", path, note)
-        self._compare_names(path, metadata_of(checkpoint).label_map)
+        self._compare_names(path, checkpoint_metadata(checkpoint).label_map)
         self.model.load_state_dict(fit.state_dict, strict=False)
         self.logger.info(
             "MODEL.DETR.FROZEN_WEIGHTS: the %d tensors of %s win over those of MODEL.WEIGHTS; all but the mask head is "
@@ -96,21 +96,21 @@ class DetrCheckpointer(DetectionCheckpointer):
             content["config"] = self.config
         path = Path(self.save_dir) / f"{name}.pth"
         self.logger.info("Saving checkpoint to %s", path)
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             torch.save(content, temporary)
         if name != BEST:
             self.tag_last_checkpoint(path.name)
             self.saved_last = path.name
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        with replacing(Path(self.save_dir) / "last_checkpoint") as temporary:
+        with atomic_write(Path(self.save_dir) / "last_checkpoint") as temporary:
             temporary.write_text(last_filename_basename)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        checkpoint, fit = read_fitting(filename, self.model.state_dict(), new_parts=self.new_parts)
+        checkpoint, fit = read_adapted(filename, self.model.state_dict(), may_reinitialize=self.may_reinitialize)
         for note in fit.notes:
             self.logger.info("%s: %s", filename, note)
-        metadata = metadata_of(checkpoint)
+        metadata = checkpoint_metadata(checkpoint)
         for warning in [*fit.left_out.values(), *filter(None, [metadata.warning])]:
             self.logger.warning("%s: %s", filename, warning)
         self._compare_names(filename, metadata.label_map)
@@ -129,21 +129,23 @@ class DetrCheckpointer(DetectionCheckpointer):
             )  # fmt: skip
 
 
-def read_fitting(path: str, model: StateDict, *, new_parts: Collection[str]) -> tuple[dict[str, Any], Fit]:
+def read_adapted(
+    path: str, model: StateDict, *, may_reinitialize: Collection[str]
+) -> tuple[dict[str, Any], Adaptation]:
     """A checkpoint, and its weights as a model with this state dict takes them. No tensor of the model is touched.
 
     Args:
-        new_parts: see DetrCheckpointer.
+        may_reinitialize: see DetrCheckpointer.
 
     Raises:
         FileNotFoundError, ConnectionError, InputError: the file cannot be had or read, or does not fit the model.
     """
     file = _weights_file(path)
     checkpoint = read_checkpoint(file)
-    with naming(file):
-        fit = fitted(checkpoint["model"], model, metadata_of(checkpoint).label_map)
+    with error_context(file):
+        fit = adapt(checkpoint["model"], model, checkpoint_metadata(checkpoint).label_map)
         for part, sentence in fit.left_out.items():
-            if part not in new_parts:
+            if part not in may_reinitialize:
                 raise InputError(f"{sentence}; but nothing trains it here, so give a model and data that go together")
     return checkpoint, fit
 

@@ -22,18 +22,14 @@ from 0 without gaps, always.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor
 
 from d2_detr.checkpoint.layouts import Format
+from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError
 
-# COCO's table is a part of the embedded detectron2, which has to stand alone.
-_COCO = Path(__file__).parents[1] / "_embedded/detectron2/data/datasets/coco_categories.yaml"
-_STUFF = Path(__file__).parent / "coco_stuff.yaml"
 PANOPTIC_ROWS = 251  # of the published heads, with room behind the largest id
 
 # Logit of a class that does not exist: its probability is 0 in every precision, and gradients stay finite.
@@ -42,52 +38,7 @@ NOTHING = -1e4
 LARGEST_ID = 1000
 
 
-@dataclass(frozen=True)
-class LabelMap:
-    """The classes of a head in the order of their contiguous ids: category ids in the annotations, and names."""
-
-    ids: tuple[int, ...]
-    names: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if len(set(self.ids)) != len(self.ids) or (self.names and len(self.names) != len(self.ids)):
-            raise InputError(f"label map: {len(self.names)} names for the category ids {list(self.ids)}")
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @classmethod
-    def coco(cls) -> LabelMap:
-        """COCO's 80 classes; their ids run from 1 to 90 with gaps."""
-        return cls._of(yaml.safe_load(_COCO.read_text()))
-
-    @classmethod
-    def coco_panoptic(cls) -> LabelMap:
-        """COCO's 80 classes and 53 kinds of stuff; their ids run from 1 to 200 with gaps."""
-        return cls._of([*yaml.safe_load(_COCO.read_text()), *yaml.safe_load(_STUFF.read_text())])
-
-    @classmethod
-    def _of(cls, categories: list[dict]) -> LabelMap:
-        return cls(tuple(c["id"] for c in categories), tuple(c["name"] for c in categories))
-
-    @classmethod
-    def counted(cls, num_classes: int, first_id: int = 0) -> LabelMap:
-        """Classes without names, with ids in a row."""
-        return cls(tuple(range(first_id, first_id + num_classes)))
-
-    def to_dict(self) -> dict[str, list]:
-        """As it lies in a checkpoint, under `label_map`."""
-        return {"ids": list(self.ids), "names": list(self.names)}
-
-    @classmethod
-    def from_dict(cls, content: dict[str, list]) -> LabelMap:
-        try:
-            return cls(tuple(int(i) for i in content["ids"]), tuple(str(name) for name in content["names"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"label_map of the checkpoint: expected lists `ids` and `names` ({error})") from error
-
-
-class UndecidedRows(InputError):
+class AmbiguousClassHead(InputError):
     """The number of rows does not tell which row is which class."""
 
 
@@ -147,7 +98,7 @@ def read_head(
         num_classes: K of the model that is to be filled.
 
     Raises:
-        UndecidedRows: the rows do not decide, or do not fit `num_classes`.
+        AmbiguousClassHead: the rows do not decide, or do not fit `num_classes`.
     """
     rows, found = _rows(len(bias), format, label_map, first_class_id, num_classes)
     head = ClassHead(weight[[*rows, -1]], bias[[*rows, -1]], found)
@@ -179,7 +130,7 @@ def _rows(
     elif num_rows in (81, 134):
         readings = [reading for reading in readings if reading[0] == whole]
     if len(readings) != 1:
-        raise UndecidedRows(_undecided(num_rows, num_classes))
+        raise AmbiguousClassHead(_undecided(num_rows, num_classes))
     return readings[0]
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from d2_detr.checkpoint.architecture import architecture_of, check_complete
-from d2_detr.checkpoint.class_head import LARGEST_ID, ClassHead, LabelMap, read_head
-from d2_detr.checkpoint.layouts import Format, StateDict, detect_format, from_common, to_common
+from d2_detr.checkpoint.architecture import check_complete, infer_architecture
+from d2_detr.checkpoint.class_head import LARGEST_ID, ClassHead, read_head
+from d2_detr.checkpoint.layouts import Format, StateDict, detect_format, from_canonical, to_canonical
+from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError
 
 __all__ = ["Format", "Report", "convert", "detect_format", "imagenet_to_plugin"]
@@ -89,13 +90,13 @@ def convert(
         common = common | dict(zip(CLASS_HEAD, (weight, bias), strict=True))
     elif new_classes is not None or keep_classes is not None:
         raise InputError("there is no class head in the source")
-    return from_common(common, to), report
+    return from_canonical(common, to), report
 
 
 def imagenet_to_plugin(state_dict: StateDict) -> tuple[StateDict, Report]:
     """The weights of torchvision's ImageNet classifier as the plugin's backbone; the classifier is dropped."""
-    common, accounts = to_common(state_dict, Format.IMAGENET)
-    return from_common(common, Format.PLUGIN), _report(Format.IMAGENET, accounts)
+    common, accounts = to_canonical(state_dict, Format.IMAGENET)
+    return from_canonical(common, Format.PLUGIN), _report(Format.IMAGENET, accounts)
 
 
 def checked(state_dict: StateDict, format: Format) -> tuple[StateDict, Report]:
@@ -104,8 +105,8 @@ def checked(state_dict: StateDict, format: Format) -> tuple[StateDict, Report]:
     Raises:
         InputError: a tensor is missing or has an unexpected shape.
     """
-    common, accounts = to_common(state_dict, format)
-    unknown = set(check_complete(common, architecture_of(common)))
+    common, accounts = to_canonical(state_dict, format)
+    unknown = set(check_complete(common, infer_architecture(common)))
     accounts = {name: None if common_name in unknown else common_name for name, common_name in accounts.items()}
     return {name: tensor for name, tensor in common.items() if name not in unknown}, _report(format, accounts)
 

@@ -8,10 +8,10 @@ from typing import Any
 from safetensors.torch import save_file
 
 from d2_detr.checkpoint.architecture import Architecture
-from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.checkpoint.layouts import StateDict
+from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError
-from d2_detr.utils.files import read_json, replacing, write_json
+from d2_detr.utils.files import atomic_write, read_json, write_json
 
 CONFIG = "config.json"
 PROCESSOR = "preprocessor_config.json"
@@ -68,7 +68,7 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def test_sizes_of(processor: dict[str, Any]) -> tuple[int, int] | None:
+def test_sizes_from_processor(processor: dict[str, Any]) -> tuple[int, int] | None:
     """Short and longest edge of pictures, as processors of DETR have them; None where they resize otherwise."""
     size = processor.get("size")
     if processor.get("do_resize") is False:
@@ -79,7 +79,7 @@ def test_sizes_of(processor: dict[str, Any]) -> tuple[int, int] | None:
     return edges if len(edges) == 2 and all(isinstance(edge, int) for edge in edges) else None
 
 
-def label_map_of(config: dict[str, Any]) -> LabelMap | None:
+def label_map_from_config(config: dict[str, Any]) -> LabelMap | None:
     """The classes that `id2label` names: its ids are rows of the class head. None if it names nothing.
 
     `category_ids`, which this project writes, are the ids of the annotations where the rows are counted from 0.
@@ -112,7 +112,7 @@ def write_folder(
     resize = bool(test_sizes[0])  # 0 is Detectron2's word for pictures as they are
     size = dict(zip(("shortest_edge", "longest_edge"), test_sizes if resize else DEFAULT_TEST_SIZES, strict=True))
     write_json(_PROCESSING | {"do_resize": resize, "size": size}, folder / PROCESSOR)
-    with replacing(folder / WEIGHTS) as temporary:
+    with atomic_write(folder / WEIGHTS) as temporary:
         save_file(state_dict, temporary, metadata={"format": "pt"})
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from d2_detr.checkpoint.architecture import Architecture, architecture_of, check_complete
-from d2_detr.checkpoint.class_head import UndecidedRows, read_head
+from d2_detr.checkpoint.architecture import Architecture, check_complete, infer_architecture
+from d2_detr.checkpoint.class_head import AmbiguousClassHead, read_head
 from d2_detr.checkpoint.convert import CLASS_HEAD
-from d2_detr.checkpoint.layouts import Format, StateDict, detect_format, to_common
+from d2_detr.checkpoint.layouts import Format, StateDict, detect_format, to_canonical
 from d2_detr.checkpoint.metadata import Metadata
 from d2_detr.utils.errors import InputError
 
@@ -17,11 +17,11 @@ NAMES_SHOWN = 10
 def inspect(state_dict: StateDict, metadata: Metadata) -> str:
     """Format, backbone, layers, queries, classes, masks and parameters of a state dict, one to a line."""
     format = detect_format(state_dict)
-    common, _ = to_common(state_dict, format)
+    common, _ = to_canonical(state_dict, format)
     if format is Format.IMAGENET:
         lines = [("format", format.title), ("parameters", f"{sum(t.numel() for t in state_dict.values()):,}")]
     else:
-        lines = [("format", format.title), *_sizes(architecture_of(common), metadata)]
+        lines = [("format", format.title), *_sizes(infer_architecture(common), metadata)]
         lines += [("class head", _class_head(common, format, metadata)), ("complete", _complete(common))]
     if metadata.warning:
         lines.append(("note", metadata.warning))
@@ -50,7 +50,7 @@ def _class_head(common: StateDict, format: Format, metadata: Metadata) -> str:
     weight, bias = (common[name] for name in CLASS_HEAD)
     try:
         head, note = read_head(weight, bias, format, label_map=metadata.label_map)
-    except UndecidedRows as error:
+    except AmbiguousClassHead as error:
         return str(error)
     names = list(head.label_map.names[:NAMES_SHOWN])
     more = ", ..." if len(head.label_map) > NAMES_SHOWN else ""
@@ -59,7 +59,7 @@ def _class_head(common: StateDict, format: Format, metadata: Metadata) -> str:
 
 def _complete(common: StateDict) -> str:
     try:
-        unknown = check_complete(common, architecture_of(common))
+        unknown = check_complete(common, infer_architecture(common))
     except InputError as error:
         return str(error)
     whole = "yes" if all(name in common for name in CLASS_HEAD) else "but for the class head"

@@ -71,7 +71,7 @@ def detect_format(names: Iterable[str]) -> Format:
     )
 
 
-def to_common(state_dict: StateDict, format: Format) -> tuple[StateDict, dict[str, str | None]]:
+def to_canonical(state_dict: StateDict, format: Format) -> tuple[StateDict, dict[str, str | None]]:
     """A state dict under the common names, and the common name of every source key (None: has no place in DETR).
 
     Raises:
@@ -87,7 +87,7 @@ def to_common(state_dict: StateDict, format: Format) -> tuple[StateDict, dict[st
     return (_joined_projections(common) if format is Format.HUGGING_FACE else common), accounts
 
 
-def from_common(common: StateDict, format: Format, *, detectron2_backbone: bool = False) -> StateDict:
+def from_canonical(common: StateDict, format: Format, *, detectron2_backbone: bool = False) -> StateDict:
     """A state dict in the layout of `format`, from one under the common names.
 
     Args:
@@ -101,7 +101,7 @@ def from_common(common: StateDict, format: Format, *, detectron2_backbone: bool 
             raise InputError("a pre-norm model: DETR of Hugging Face transformers has post-norm alone")
         common = _split_projections(common)
     if detectron2_backbone:
-        common = {_DETECTRON2_BACKBONE.from_common(name) or name: tensor for name, tensor in common.items()}
+        common = {_DETECTRON2_BACKBONE.from_canonical(name) or name: tensor for name, tensor in common.items()}
     has_masks = any(name.startswith(MASK_PARTS) for name in common)
     return {_FORMAT_NAME[format](name, has_masks): tensor for name, tensor in common.items()}
 
@@ -114,11 +114,11 @@ class NameTable:
         self._to_common = [(_pattern(theirs), common.replace("#", r"\1")) for theirs, common in rows]
         self._from_common = [(_pattern(common), theirs.replace("#", r"\1")) for theirs, common in rows]
 
-    def to_common(self, name: str) -> str | None:
+    def to_canonical(self, name: str) -> str | None:
         """None: no row fits."""
         return _renamed(name, self._to_common)
 
-    def from_common(self, name: str) -> str | None:
+    def from_canonical(self, name: str) -> str | None:
         return _renamed(name, self._from_common)
 
 
@@ -195,14 +195,14 @@ def _plugin_to_common(name: str) -> str | None:
     if not name.startswith("detr."):
         return None
     name = name.removeprefix("detr.")
-    return _DETECTRON2_BACKBONE.to_common(name) or name
+    return _DETECTRON2_BACKBONE.to_canonical(name) or name
 
 
 def _wrapper_to_common(name: str) -> str | None:
     if not name.startswith("detr."):
         return None
     name = name.removeprefix("detr.")
-    return name if name.startswith(MASK_PARTS) else _WRAPPER.to_common(name.removeprefix("detr."))
+    return name if name.startswith(MASK_PARTS) else _WRAPPER.to_canonical(name.removeprefix("detr."))
 
 
 def _hugging_face_to_common(name: str) -> str | None:
@@ -211,7 +211,7 @@ def _hugging_face_to_common(name: str) -> str | None:
     name = name.removeprefix("detr.")
     for in_memory, in_file in _TRANSFORMERS_5:
         name = name.replace(in_memory, in_file)
-    return _WITHOUT_TIMM.to_common(name) or _HUGGING_FACE.to_common(name)
+    return _WITHOUT_TIMM.to_canonical(name) or _HUGGING_FACE.to_canonical(name)
 
 
 def _imagenet_to_common(name: str) -> str | None:
@@ -243,7 +243,7 @@ def _hugging_face_name(name: str, has_masks: bool) -> str:
 def _named(table: NameTable, format: Format, name: str) -> str:
     if name.startswith(MASK_PARTS):
         return name
-    new_name = table.from_common(name)
+    new_name = table.from_canonical(name)
     if new_name is None:
         raise InputError(f"{name}: the layout of {format.title} has no place for it")
     return new_name

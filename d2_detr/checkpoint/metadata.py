@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from d2_detr.checkpoint import hugging_face
-from d2_detr.checkpoint.class_head import LabelMap
+from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError
 
 
@@ -33,7 +33,7 @@ class Metadata:
     warning: str = ""
 
 
-def metadata_of(checkpoint: dict[str, Any]) -> Metadata:
+def checkpoint_metadata(checkpoint: dict[str, Any]) -> Metadata:
     """From native DETR's command line, this plugin's config and label map, or Hugging Face's config.
 
     Raises:
@@ -42,10 +42,10 @@ def metadata_of(checkpoint: dict[str, Any]) -> Metadata:
     label_map = LabelMap.from_dict(checkpoint["label_map"]) if "label_map" in checkpoint else None
     if config := checkpoint.get("hugging_face"):
         return Metadata(
-            label_map or hugging_face.label_map_of(config),
+            label_map or hugging_face.label_map_from_config(config),
             config.get("encoder_attention_heads"),
             config.get("dilation"),
-            hugging_face.test_sizes_of(checkpoint.get("hugging_face_processor", {})),
+            hugging_face.test_sizes_from_processor(checkpoint.get("hugging_face_processor", {})),
             warning=hugging_face.AUXILIARY_LOSS if config.get("auxiliary_loss") else "",
         )
     if isinstance(args := checkpoint.get("args"), argparse.Namespace):

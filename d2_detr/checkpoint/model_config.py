@@ -11,18 +11,19 @@ from typing import Any
 import yaml
 
 from d2_detr.checkpoint.adapt import QUERIES
-from d2_detr.checkpoint.architecture import Architecture, architecture_of
+from d2_detr.checkpoint.architecture import Architecture, infer_architecture
 from d2_detr.checkpoint.checkpointer import BEST
-from d2_detr.checkpoint.class_head import LabelMap, UndecidedRows, read_head
+from d2_detr.checkpoint.class_head import AmbiguousClassHead, read_head
 from d2_detr.checkpoint.convert import CLASS_HEAD
-from d2_detr.checkpoint.layouts import Format, StateDict, detect_format, to_common
-from d2_detr.checkpoint.metadata import Metadata, metadata_of
+from d2_detr.checkpoint.layouts import Format, StateDict, detect_format, to_canonical
+from d2_detr.checkpoint.metadata import Metadata, checkpoint_metadata
 from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.checkpoint.weights import local_weights
 from d2_detr.checkpoint.write import DEFAULT_HEADS
 from d2_detr.config.keys import config_path
 from d2_detr.modeling.backbone import DEPTHS, build_torchvision_resnet_backbone
-from d2_detr.utils.errors import InputError, naming
+from d2_detr.structures.label_map import LabelMap
+from d2_detr.utils.errors import InputError, error_context
 from d2_detr.workflows.setup import load_config
 
 from detectron2.config import CfgNode
@@ -52,7 +53,7 @@ def config_of(weights: str, opts: Sequence[str] = (), *, to_train: bool = False)
     """
     file = local_weights(weights)
     checkpoint = read_checkpoint(file)
-    with naming(weights):
+    with error_context(weights):
         cfg, label_map = _described(checkpoint, file, opts, to_train=to_train)
     cfg.MODEL.WEIGHTS = weights
     return cfg, label_map
@@ -86,14 +87,14 @@ def load_trained_config(config_file: str, opts: Sequence[str], data: str = "") -
     return cfg
 
 
-def threshold_of(weights: str) -> float:
+def default_threshold(weights: str) -> float:
     """The least score of what is shown of a model's predictions: the one with the best F1 on the pictures that it was
     validated with, where its checkpoint (whatever MODEL.WEIGHTS takes) tells it.
 
     Raises:
         FileNotFoundError, ConnectionError, InputError: it cannot be had or read.
     """
-    known = metadata_of(read_checkpoint(local_weights(weights))).threshold if weights else None
+    known = checkpoint_metadata(read_checkpoint(local_weights(weights))).threshold if weights else None
     return DEFAULT_THRESHOLD if known is None else known
 
 
@@ -104,7 +105,7 @@ def _trained_beside(config_file: Path) -> list[str]:
     return ["MODEL.WEIGHTS", str(found)] if found and config_file.name == "config.yaml" else []
 
 
-def metadata_to_write(
+def converted_metadata(
     checkpoint: dict[str, Any], file: Path, label_map: LabelMap | None, opts: Sequence[str] = ()
 ) -> Metadata:
     """What a converted checkpoint is to tell of its model, which then needs no more to be built than the source did.
@@ -114,9 +115,9 @@ def metadata_to_write(
         label_map: the classes after the conversion; None without a class head.
         opts: KEY VALUE pairs that win over what the source says.
     """
-    known = metadata_of(checkpoint)
-    common, _ = to_common(checkpoint["model"], detect_format(checkpoint["model"]))
-    if not known.config and architecture_of(common).depth is None:
+    known = checkpoint_metadata(checkpoint)
+    common, _ = to_canonical(checkpoint["model"], detect_format(checkpoint["model"]))
+    if not known.config and infer_architecture(common).depth is None:
         return replace(known, label_map=label_map)  # a backbone that no config here describes
     cfg, old_label_map = _described(checkpoint, file, opts, to_train=True)
     as_before = label_map is not None and old_label_map is not None and label_map.names == old_label_map.names
@@ -149,12 +150,12 @@ def _described(
             "ImageNet weights are of a backbone alone, and not a whole DETR. Fine-tuning begins with a trained one, as "
             "detr://r50; train_net.py takes them as MODEL.WEIGHTS of a training from nothing"
         )
-    common, _ = to_common(checkpoint["model"], format)
-    architecture = architecture_of(common)
+    common, _ = to_canonical(checkpoint["model"], format)
+    architecture = infer_architecture(common)
     missing = [name for name in (*CLASS_HEAD, QUERIES) if name not in common]
     if missing and not to_train:
         raise InputError(f"{missing[0]} is missing: the model has to be trained before it finds anything")
-    metadata = metadata_of(checkpoint)
+    metadata = checkpoint_metadata(checkpoint)
     label_map = None if missing else _label_map(common, format, metadata.label_map)
     if metadata.config:
         saved = yaml.safe_load(metadata.config)
@@ -181,7 +182,7 @@ def _label_map(common: StateDict, format: Format, known: LabelMap | None) -> Lab
     weight, bias = (common[name] for name in CLASS_HEAD)
     try:
         head, _ = read_head(weight, bias, format, label_map=known)
-    except UndecidedRows:
+    except AmbiguousClassHead:
         # Row = category id in both readings, and a row 0 that was never used finds nothing.
         head, _ = read_head(weight, bias, format, first_class_id=0)
     ids = head.label_map.ids

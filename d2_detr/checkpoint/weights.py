@@ -63,7 +63,7 @@ def local_weights(name: str) -> Path:
     return Path(name)
 
 
-def is_imagenet(name: str) -> bool:
+def is_imagenet_weights(name: str) -> bool:
     """Whether it is one of the names for a backbone of ImageNet's classes."""
     return bool(_DETECTRON2_NAME.fullmatch(name)) or name in IMAGENET.values()
 

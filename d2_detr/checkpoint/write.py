@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from d2_detr.checkpoint import hugging_face
-from d2_detr.checkpoint.architecture import architecture_of
-from d2_detr.checkpoint.layouts import Format, StateDict, to_common
+from d2_detr.checkpoint.architecture import infer_architecture
+from d2_detr.checkpoint.layouts import Format, StateDict, to_canonical
 from d2_detr.checkpoint.metadata import Metadata
-from d2_detr.utils.files import replacing
+from d2_detr.utils.files import atomic_write
 
 DEFAULT_HEADS = 8  # of every published DETR
 
@@ -27,8 +27,8 @@ def write_checkpoint(path: str | Path, state_dict: StateDict, format: Format, me
     # Views, as of projections that were split, would be written with all that they are views of, or refused.
     state_dict = {name: t.detach().clone(memory_format=torch.contiguous_format) for name, t in state_dict.items()}
     if format is Format.HUGGING_FACE:
-        common, _ = to_common(state_dict, format)
-        architecture = architecture_of(common)
+        common, _ = to_canonical(state_dict, format)
+        architecture = infer_architecture(common)
         num_heads = architecture.mask_head.num_heads if architecture.mask_head else metadata.num_heads
         hugging_face.write_folder(
             path,
@@ -43,7 +43,7 @@ def write_checkpoint(path: str | Path, state_dict: StateDict, format: Format, me
     beside: dict[str, object] = {"label_map": metadata.label_map.to_dict()} if metadata.label_map else {}
     beside |= {"config": metadata.config} if metadata.config else {}
     beside |= {"threshold": metadata.threshold} if metadata.threshold is not None else {}
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         if path.suffix == ".safetensors":
             save_file(state_dict, temporary, metadata={key: json.dumps(value) for key, value in beside.items()})
         else:

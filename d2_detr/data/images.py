@@ -17,7 +17,7 @@ EXIF_ORIENTATION = 0x0112
 ENDS = {"GIF": b";", "JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
 
-def picture_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: str | Path) -> tuple[int, int]:
     """Width and height in pixels as the picture is shown, that is with its EXIF orientation applied.
 
     Raises:
@@ -28,7 +28,7 @@ def picture_size(path: str | Path) -> tuple[int, int]:
         return (height, width) if _orientation(picture) in (5, 6, 7, 8) else (width, height)
 
 
-def check_picture(path: str | Path, annotated_wh: tuple[int, int] | None) -> None:
+def check_image(path: str | Path, annotated_wh: tuple[int, int] | None) -> None:
     """Whether a picture is there, whole, and has the annotated size (if any), as shown or as stored.
 
     Its header is looked at and, of JPEG, PNG and GIF, its end; where that is not as it should be, all of it is read.
@@ -40,11 +40,11 @@ def check_picture(path: str | Path, annotated_wh: tuple[int, int] | None) -> Non
         stored_wh = picture.size
         if not _ends_whole(path, picture.format):
             _load(picture, path)
-    if annotated_wh and annotated_wh not in (stored_wh, shown_wh := picture_size(path)):
+    if annotated_wh and annotated_wh not in (stored_wh, shown_wh := image_size(path)):
         raise InputError(_size_mismatch(path, shown_wh, annotated_wh))
 
 
-def read_picture(path: str | Path, format: str = "RGB", *, annotated_wh: tuple[int, int] | None = None) -> np.ndarray:
+def read_image(path: str | Path, format: str = "RGB", *, annotated_wh: tuple[int, int] | None = None) -> np.ndarray:
     """Read a picture (H, W, C), uint8.
 
     Grey, palette, CMYK and alpha (which is dropped) become RGB; 16 bits are scaled to 8. The EXIF orientation is

@@ -7,7 +7,7 @@ import torch
 
 from d2_detr.data.augmentation import build_augmentations
 from d2_detr.data.datasets.panoptic import objects_of, read_segments
-from d2_detr.data.images import read_picture
+from d2_detr.data.images import read_image
 from d2_detr.data.validation.masks import mask_problem
 from d2_detr.utils.errors import InputError
 
@@ -58,7 +58,7 @@ class DetrDatasetMapper:
     def __call__(self, dataset_dict: dict) -> dict:
         """Add `image` (3, H, W) uint8 and, with truth, `instances` without crowds and without boxes of no area."""
         dataset_dict = dict(dataset_dict)  # nothing below it is changed in place
-        image = read_picture(dataset_dict["file_name"], self.image_format, annotated_wh=_annotated_wh(dataset_dict))
+        image = read_image(dataset_dict["file_name"], self.image_format, annotated_wh=_annotated_wh(dataset_dict))
         dataset_dict.setdefault("height", image.shape[0])
         dataset_dict.setdefault("width", image.shape[1])
 

@@ -14,7 +14,7 @@ from typing import Any
 from d2_detr.data.datasets.layouts import LAYOUTS, TRAIN, VAL
 from d2_detr.data.formats.coco import CocoFile
 from d2_detr.utils.errors import InputError
-from d2_detr.utils.files import replacing, write_json
+from d2_detr.utils.files import atomic_write, write_json
 
 NOTHING = "nothing"  # what a picture without objects holds: it is shared out like a class
 
@@ -130,7 +130,7 @@ def _place(source: Path, target: Path) -> None:
     try:
         os.link(source.resolve(), target)
     except OSError:  # another disk, or one that knows no links
-        with replacing(target) as temporary:
+        with atomic_write(target) as temporary:
             shutil.copyfile(source, temporary)
 
 

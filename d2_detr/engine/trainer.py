@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from d2_detr.checkpoint.checkpointer import BEST, LAST, DetrCheckpointer
 from d2_detr.data.datasets.classes import dataset_classes, instances_of, model_label_map
 from d2_detr.data.mapper import DetrDatasetMapper
-from d2_detr.engine.hooks.checkpoints import KeepBest, KeepLast, best_metric
+from d2_detr.engine.hooks.checkpoints import BestCheckpoint, LastCheckpoint, best_metric
 from d2_detr.engine.hooks.ema import Ema
 from d2_detr.engine.hooks.interruption import Interruption
 from d2_detr.engine.hooks.progress import (
@@ -147,7 +147,9 @@ class Trainer(DefaultTrainer):
     def _report(self) -> None:
         """report.html of the best model, or of the last one where none is kept."""
         cfg, output = self.cfg, Path(self.cfg.OUTPUT_DIR)
-        best = next((hook for hook in self._hooks if isinstance(hook, KeepBest) and hook.best_iteration >= 0), None)
+        best = next(
+            (hook for hook in self._hooks if isinstance(hook, BestCheckpoint) and hook.best_iteration >= 0), None
+        )
         if best:
             weights, results, iteration = output / f"{BEST}.pth", best.kept_results, best.best_iteration
         else:
@@ -155,7 +157,7 @@ class Trainer(DefaultTrainer):
         logger.info("Making the report of %s", weights.name)
         model = self.build_model(cfg)
         with console_spared():
-            DetrCheckpointer(model, new_parts=()).load(str(weights))
+            DetrCheckpointer(model, may_reinitialize=()).load(str(weights))
         metrics = output / "metrics.json"
         quality = best.best if best and cfg.MODEL.DETR.PANOPTIC_ON else panoptic_quality(cfg, self._last_eval_results)
         write_report(
@@ -180,12 +182,12 @@ class Trainer(DefaultTrainer):
             metric, results = best_metric(cfg), results_file(cfg)
             test_set, patience = instances_of(cfg.DATASETS.TEST[0]), cfg.SOLVER.PATIENCE
             evaluation.append(
-                KeepBest(
+                BestCheckpoint(
                     self.checkpointer, metric, test_set=test_set, results_file=results, eval_period=period,
                     patience=patience,
                 )
             )  # fmt: skip
-            evaluation.append(KeepLast(self.checkpointer, period))
+            evaluation.append(LastCheckpoint(self.checkpointer, period))
             lasting = [writer for writer in self._writers if not isinstance(writer, ProgressPrinter)]
             behind.append(WriteEvaluations(lasting, period))
         if comm.is_main_process():

@@ -7,12 +7,12 @@ from collections import Counter
 import numpy as np
 
 from d2_detr.evaluation.matching import FOUND_IOU, Outcome, Outcomes, overlaps
-from d2_detr.structures.detections import Objects
+from d2_detr.structures.detections import Detections
 
 Taken = tuple[int | None, int | None]  # the class of an object, and that which it was taken for
 
 
-def confusion(truth: Objects, predicted: Objects, given: Outcomes) -> Counter[Taken]:
+def confusion(truth: Detections, predicted: Detections, given: Outcomes) -> Counter[Taken]:
     """How often in a picture an object of one class was taken for one of another.
 
     None as what it was taken for says that it was missed, None as the object that a prediction is of none, or of one

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.data.datasets.classes import dataset_label_map
 from d2_detr.evaluation.confusion import Taken, confusion
 from d2_detr.evaluation.matching import LEAST_F1, Curve, Outcome, Outcomes, curve, outcomes
-from d2_detr.structures.conversions import objects_in, objects_of_results
-from d2_detr.structures.detections import Objects
+from d2_detr.structures.conversions import detections_from_results, ground_truth_detections
+from d2_detr.structures.detections import Detections
+from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.files import read_json
 
 from detectron2.data import DatasetCatalog
 
 
 @dataclass(frozen=True)
-class Judged:
+class ImageErrors:
     """A picture as Detectron2's dict, with what became of its predictions above the threshold, and of its objects."""
 
     record: dict
@@ -32,14 +32,14 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class ErrorAnalysis:
     """The worst pictures first; the curves are of all predictions.
 
     The threshold is the best (see best_threshold). Where nothing is found at any score it is a half, so that one sees
     what is there instead.
     """
 
-    pictures: Sequence[Judged]
+    pictures: Sequence[ImageErrors]
     threshold: float
     label_map: LabelMap
     of_classes: Sequence[Curve]
@@ -53,11 +53,11 @@ class Judgement:
             total.update(picture.confusion)
         return total
 
-    def predicted(self, picture: Judged, *, masks: bool) -> Objects:
+    def predicted(self, picture: ImageErrors, *, masks: bool) -> Detections:
         return _above(self.threshold, picture.results, self.label_map, masks=masks)
 
 
-def judge(dataset: Sequence[dict], label_map: LabelMap, results: Sequence[dict]) -> Judgement:
+def analyze_errors(dataset: Sequence[dict], label_map: LabelMap, results: Sequence[dict]) -> ErrorAnalysis:
     """
     Args:
         dataset: Detectron2's dicts, with instances.
@@ -69,11 +69,11 @@ def judge(dataset: Sequence[dict], label_map: LabelMap, results: Sequence[dict])
     pictures = []
     for record in dataset:
         found = of_picture[record["image_id"]]
-        truth, shown = objects_in(record, masks=False), _above(threshold, found, label_map, masks=False)
+        truth, shown = ground_truth_detections(record, masks=False), _above(threshold, found, label_map, masks=False)
         given = outcomes(truth, shown)
-        pictures.append(Judged(record, found, given, confusion(truth, shown, given)))
+        pictures.append(ImageErrors(record, found, given, confusion(truth, shown, given)))
     pictures.sort(key=lambda picture: -picture.outcomes.mistakes)
-    return Judgement(pictures, threshold, label_map, of_classes, of_all)
+    return ErrorAnalysis(pictures, threshold, label_map, of_classes, of_all)
 
 
 def best_threshold(of_all: Curve) -> float | None:
@@ -103,14 +103,14 @@ def _curves(
     classes, scores, found = [np.zeros(0, int)], [np.zeros(0)], [np.zeros(0, bool)]
     num_objects = np.zeros(len(label_map), int)
     for record in dataset:
-        truth = objects_in(record, masks=False)
-        predicted = objects_of_results(of_picture[record["image_id"]], label_map, masks=False)
+        truth = ground_truth_detections(record, masks=False)
+        predicted = detections_from_results(of_picture[record["image_id"]], label_map, masks=False)
         given = np.array(outcomes(truth, predicted).of_predictions, object)
         counts = given != Outcome.IN_CROWD
         classes.append(predicted.classes[counts])
         scores.append(predicted.scores[counts])
         found.append(given[counts] == Outcome.FOUND)
-        num_objects += np.bincount(truth.classes[~truth.crowds], minlength=len(label_map))
+        num_objects += np.bincount(truth.classes[~truth.is_crowd], minlength=len(label_map))
     classes, scores, found = map(np.concatenate, (classes, scores, found))
     of_classes = [
         curve(scores[classes == label], found[classes == label], int(num_objects[label]))
@@ -119,6 +119,6 @@ def _curves(
     return of_classes, curve(scores, found, int(num_objects.sum()))
 
 
-def _above(threshold: float, results: Sequence[dict], label_map: LabelMap, *, masks: bool) -> Objects:
+def _above(threshold: float, results: Sequence[dict], label_map: LabelMap, *, masks: bool) -> Detections:
     sure = [result for result in results if result["score"] >= threshold]
-    return objects_of_results(sure, label_map, masks=masks)
+    return detections_from_results(sure, label_map, masks=masks)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import torch
 
-from d2_detr.modeling.criterion import normalisers
+from d2_detr.modeling.criterion import loss_normalizers
 
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -34,7 +34,7 @@ class LossEvaluator(DatasetEvaluator):
         for picture, output in zip(inputs, outputs, strict=True):
             if "losses" not in output:
                 continue
-            objects, weights = normalisers([len(picture["instances"])], self._num_queries, self._no_object_weight)
+            objects, weights = loss_normalizers([len(picture["instances"])], self._num_queries, self._no_object_weight)
             values = {**output["losses"], **output["errors"]}
             for name, value in zip(values, torch.stack(list(values.values())).tolist(), strict=True):
                 divisor = weights if name.startswith("loss_ce") else 1 if name == "cardinality_error" else objects

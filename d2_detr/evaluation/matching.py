@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torchvision.ops import box_area, box_iou
 
-from d2_detr.structures.detections import Objects
+from d2_detr.structures.detections import Detections
 
 FOUND_IOU = 0.5
 LEAST_F1 = 0.1  # of a model that one may want to use
@@ -53,11 +53,11 @@ class Outcomes:
         return sum(map(self.count, MISTAKES))
 
 
-def outcomes(truth: Objects, predicted: Objects) -> Outcomes:
+def outcomes(truth: Detections, predicted: Detections) -> Outcomes:
     """Match the predictions of a picture, the surest first, each with the object of its class that it overlaps most
     among those that are not taken. What lies in a crowd of its class counts for nothing, as in COCO's AP."""
     iou, inside = overlaps(predicted.boxes_xyxy, truth.boxes_xyxy)
-    crowds = np.zeros(len(truth.classes), bool) if truth.crowds is None else truth.crowds
+    crowds = np.zeros(len(truth.classes), bool) if truth.is_crowd is None else truth.is_crowd
     iou[:, crowds] = 0
     same_class = predicted.classes[:, None] == truth.classes[None]
     in_crowd = (inside[:, crowds] * same_class[:, crowds]).max(1, initial=0) >= FOUND_IOU

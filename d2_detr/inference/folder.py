@@ -18,7 +18,7 @@ from d2_detr.utils.files import write_json
 RESULTS = "predictions.json"
 
 
-def find_pictures(names: Iterable[str]) -> list[Path]:
+def find_images(names: Iterable[str]) -> list[Path]:
     """The pictures that are meant by paths, by folders (without what lies below them) and by patterns as
     "photos/**/*.jpg", sorted and each of them once.
 

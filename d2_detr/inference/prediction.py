@@ -10,9 +10,9 @@ import numpy as np
 import pycocotools.mask as mask_util
 from PIL import Image, ImageOps
 
-from d2_detr.checkpoint.class_head import LabelMap
-from d2_detr.data.images import read_picture, rgb_pixels
-from d2_detr.structures.detections import Objects
+from d2_detr.data.images import read_image, rgb_pixels
+from d2_detr.structures.detections import Detections
+from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError
 from d2_detr.visualization.predictions import save_objects
 
@@ -33,7 +33,7 @@ class Prediction:
     classes: np.ndarray  # (N,), int64, from 0
     scores: np.ndarray  # (N,), float32, in [0, 1]
     masks: np.ndarray | None  # (N, H, W), bool; None of a model without masks
-    segments: Objects | None
+    segments: Detections | None
 
     @property
     def names(self) -> list[str]:
@@ -41,11 +41,11 @@ class Prediction:
         return [self.label_map.names[label] for label in self.classes]
 
     @property
-    def shown(self) -> Objects:
+    def shown(self) -> Detections:
         """What is drawn and written: the segments, where there are any."""
         if self.segments is not None:
             return self.segments
-        return Objects(self.boxes_xyxy, self.classes, self.scores, self.masks)
+        return Detections(self.boxes_xyxy, self.classes, self.scores, self.masks)
 
     def __repr__(self) -> str:
         found = ", ".join(f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True))
@@ -91,7 +91,7 @@ def read_pixels(picture: Picture) -> np.ndarray:
         FileNotFoundError, InputError: no such file, or not such a picture.
     """
     if isinstance(picture, str | Path):
-        return read_picture(picture)
+        return read_image(picture)
     if isinstance(picture, Image.Image):
         return rgb_pixels(ImageOps.exif_transpose(picture), "a picture of Pillow's")
     if not isinstance(picture, np.ndarray):

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from d2_detr.checkpoint.model_config import config_of, threshold_of
+from d2_detr.checkpoint.model_config import config_of, default_threshold
 from d2_detr.data.augmentation import build_augmentations
 from d2_detr.inference.attention import load_model
 from d2_detr.inference.prediction import Picture, Prediction, read_pixels
-from d2_detr.structures.conversions import instances_found, segments_found
+from d2_detr.structures.conversions import detections_from_instances, detections_from_segments
 from d2_detr.utils.errors import InputError
 
 from detectron2.data import transforms as T
@@ -57,7 +57,7 @@ class Predictor:
         if batch_size < 1:
             raise InputError(f"batch size {batch_size}: expected 1 or more")
         self.cfg, self.label_map = config_of(str(weights), opts)
-        self.threshold = threshold_of(str(weights)) if threshold is None else float(threshold)
+        self.threshold = default_threshold(str(weights)) if threshold is None else float(threshold)
         self.cfg.MODEL.DETR.SCORE_THRESH_TEST = self.threshold
         if device:
             self.cfg.MODEL.DEVICE = _checked(device)
@@ -123,8 +123,8 @@ class Predictor:
 
     def _prediction(self, picture: Picture, output: dict) -> Prediction:
         instances = output["instances"]
-        found = instances_found(instances[instances.scores.argsort(descending=True)])
-        segments = segments_found(*output["panoptic_seg"]) if "panoptic_seg" in output else None
+        found = detections_from_instances(instances[instances.scores.argsort(descending=True)])
+        segments = detections_from_segments(*output["panoptic_seg"]) if "panoptic_seg" in output else None
         return Prediction(picture, self.label_map, found.boxes_xyxy, found.classes, found.scores, found.masks, segments)
 
 

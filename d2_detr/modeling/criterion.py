@@ -38,7 +38,7 @@ class SetCriterion(nn.Module):
         of_classes = torch.ones(num_classes + 1)
         of_classes[-1] = no_object_weight
         # It restates the config, so it is not saved: a checkpoint must not bring its own weight along.
-        self.register_buffer("weight_of_classes", of_classes, persistent=False)
+        self.register_buffer("class_weights", of_classes, persistent=False)
 
     def forward(
         self,
@@ -84,7 +84,7 @@ class SetCriterion(nn.Module):
         sum.) In evaluation the processes do not wait for each other.
         """
         num_objects = [len(target["labels"]) for target in targets]
-        of_batch = normalisers(num_objects, pred_logits.shape[2], self.no_object_weight)
+        of_batch = loss_normalizers(num_objects, pred_logits.shape[2], self.no_object_weight)
         values = torch.tensor(of_batch, dtype=torch.float32, device=pred_logits.device)
         if self.training:
             values = _mean_over_processes(values)
@@ -101,7 +101,7 @@ class SetCriterion(nn.Module):
         giou_loss = generalized_box_iou_loss(
             box_convert(matched_boxes, "cxcywh", "xyxy"), box_convert(gt_boxes, "cxcywh", "xyxy"), eps=0.0
         )
-        entropy = F.cross_entropy(logits.flatten(0, 1), of_queries.flatten(), self.weight_of_classes, reduction="sum")
+        entropy = F.cross_entropy(logits.flatten(0, 1), of_queries.flatten(), self.class_weights, reduction="sum")
         return {
             "loss_ce": entropy / class_weight,
             "loss_bbox": F.l1_loss(matched_boxes, gt_boxes, reduction="sum") / num_boxes,
@@ -121,7 +121,7 @@ class SetCriterion(nn.Module):
         return errors
 
 
-def normalisers(num_objects: Sequence[int], num_queries: int, no_object_weight: float) -> tuple[float, float]:
+def loss_normalizers(num_objects: Sequence[int], num_queries: int, no_object_weight: float) -> tuple[float, float]:
     """What sums over pictures with so many objects are divided by: of the losses of boxes and masks the number of
     objects, of the cross entropy the sum of the class weights."""
     matched = sum(min(number, num_queries) for number in num_objects)

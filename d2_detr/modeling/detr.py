@@ -16,11 +16,12 @@ from d2_detr.modeling.network import DetrNetwork
 from d2_detr.modeling.panoptic import Segmentation, panoptic_segmentation
 from d2_detr.modeling.segmentation import PYRAMID, MaskInputs, binary_masks, of_picture
 from d2_detr.modeling.transformer import Transformer
+from d2_detr.structures.masks import bit_masks
 from d2_detr.utils.errors import InputError
 
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
-from detectron2.structures import BitMasks, Boxes, ImageList, Instances, PolygonMasks
+from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 
 # Of the finest feature map, times queries, that the mask head computes at once in inference.
@@ -158,7 +159,7 @@ class Detr(nn.Module):
     def _found(self, outputs: dict, size_hw: tuple[int, int]) -> dict[str, Instances | Segmentation]:
         """What was found in a single picture, at size_hw."""
         logits, boxes = outputs["pred_logits"][-1, 0], outputs["pred_boxes"][-1, 0]
-        instances, queries = detections(logits, boxes, size_hw, self.score_threshold)
+        instances, queries = decode_detections(logits, boxes, size_hw, self.score_threshold)
         stuff_classes = torch.tensor(self.stuff_classes, dtype=torch.int64, device=self.device)
         things = ~torch.isin(instances.pred_classes, stuff_classes)
         result = {"instances": instances[things]}
@@ -234,23 +235,7 @@ def _pyramid_channels(backbone: Backbone) -> list[int]:
     return [shapes[name].channels for name in PYRAMID]
 
 
-def bit_masks(instances: Instances) -> Tensor:
-    """gt_masks, polygons or bitmaps, as (M, H, W), bool; a picture without objects may have none.
-
-    Raises:
-        InputError: objects without masks.
-    """
-    if not instances.has("gt_masks"):
-        if len(instances):
-            raise InputError("MODEL.MASK_ON is True, but the instances have no gt_masks; annotate them or set it False")
-        return torch.zeros((0, *instances.image_size), dtype=torch.bool)
-    masks = instances.gt_masks
-    if isinstance(masks, PolygonMasks):
-        masks = BitMasks.from_polygon_masks(masks, *instances.image_size)
-    return masks.tensor
-
-
-def detections(
+def decode_detections(
     logits: Tensor, boxes: Tensor, size_hw: tuple[int, int], score_threshold: float = 0.0
 ) -> tuple[Instances, Tensor]:
     """Instances in pixels of a picture of `size_hw`, and which query each is of, (N,).

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from d2_detr.modeling.segmentation import at_size
+from d2_detr.modeling.segmentation import resize_logits
 
 SMALLEST_AREA = 4  # pixels: a segment of so few is none, as in native DETR
 
@@ -82,7 +82,7 @@ def _strongest(mask_logits: Tensor, taking_part: Tensor, segment_of: Tensor, siz
     owner = torch.zeros(size_hw, dtype=torch.int64, device=mask_logits.device)
     largest = torch.full(size_hw, -torch.inf, device=mask_logits.device, dtype=mask_logits.dtype)
     for i in taking_part.nonzero().flatten().tolist():
-        logits = at_size(mask_logits[i : i + 1], size_hw)[0]
+        logits = resize_logits(mask_logits[i : i + 1], size_hw)[0]
         larger = logits > largest
         owner[larger] = segment_of[i].item() + 1
         largest = torch.maximum(largest, logits)

@@ -151,7 +151,7 @@ def of_picture(inputs: MaskInputs, picture: int, image_hw: tuple[int, int], padd
     return MaskInputs(inputs.states[picture : picture + 1], features, memory, padding_mask, pyramid)
 
 
-def at_size(logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
+def resize_logits(logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """Mask logits (N, h, w) of a whole picture -> (N, H, W), bilinear, in one step whatever the sizes are."""
     return F.interpolate(logits[:, None], size=size_hw, mode="bilinear", align_corners=False)[:, 0]
 
@@ -161,5 +161,5 @@ def binary_masks(logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
     masks = torch.empty((len(logits), *size_hw), dtype=torch.bool, device=logits.device)
     at_once = max(1, PIXELS_AT_ONCE // math.prod(size_hw))
     for part, into in zip(logits.split(at_once), masks.split(at_once), strict=True):
-        torch.gt(at_size(part, size_hw), 0, out=into)
+        torch.gt(resize_logits(part, size_hw), 0, out=into)
     return masks

@@ -18,12 +18,12 @@ from d2_detr.data.datasets.classes import dataset_label_map, instances_of, names
 from d2_detr.data.mapper import DetrDatasetMapper
 from d2_detr.engine.distributed import as_many_processes
 from d2_detr.evaluation.class_scores import Scores, class_scores, mean_scores
-from d2_detr.evaluation.error_analysis import Judged, Judgement, judge
+from d2_detr.evaluation.error_analysis import ErrorAnalysis, ImageErrors, analyze_errors
 from d2_detr.evaluation.matching import LEAST_F1, Curve
-from d2_detr.inference.attention import look_into, pixels_of, spread
+from d2_detr.inference.attention import pixels_of, predict_with_attention, sample_evenly
 from d2_detr.report.page import Confusion, Report, Sheet, Table, address, make_sheet, save_report
 from d2_detr.report.summary import summary_of
-from d2_detr.structures.conversions import instances_found, objects_in
+from d2_detr.structures.conversions import detections_from_instances, ground_truth_detections
 from d2_detr.utils.files import read_json
 from d2_detr.visualization.attention import draw_attention
 from d2_detr.visualization.curves import draw_panel, measured_panels
@@ -98,7 +98,7 @@ def _validation(cfg: CfgNode, model: nn.Module, results_file: Path, panoptic_qua
     dataset, label_map, results = DatasetCatalog.get(name), dataset_label_map(name), read_json(results_file)
     annotations = Path(MetadataCatalog.get(name).json_file)
     scores = {task: class_scores(annotations, results, task) for task in TASKS if task == "bbox" or cfg.MODEL.MASK_ON}
-    judgement = judge(dataset, label_map, results)
+    judgement = analyze_errors(dataset, label_map, results)
     figures = {
         f"{measure.upper()} of {TASKS[task]}": getattr(mean_scores(of_task), measure)
         for task, of_task in scores.items() for measure in ("ap", "ap50")
@@ -156,7 +156,7 @@ def _training_pictures(cfg: CfgNode) -> str:
         return address(picture.convert("RGB"), "JPEG")
 
 
-def _score_curves(judgement: Judgement) -> list[str]:
+def _score_curves(judgement: ErrorAnalysis) -> list[str]:
     named = zip(judgement.label_map.names, judgement.of_classes, strict=True)
     of_classes = {name: of_class for name, of_class in named if of_class.num_objects}
     return [
@@ -172,7 +172,7 @@ def _chart(title: str, draw: Callable[[Axes], None], *, width: float = 4) -> str
         return svg(figure, title)
 
 
-def _table(task: str, scores: Mapping[int, Scores], judgement: Judgement) -> Table:
+def _table(task: str, scores: Mapping[int, Scores], judgement: ErrorAnalysis) -> Table:
     """A row for all classes and one for each; of the boxes with precision and recall."""
     named = zip(judgement.label_map.names, judgement.label_map.ids, judgement.of_classes, strict=True)
     classes = [(name, scores[category_id], of_class) for name, category_id, of_class in named]
@@ -188,7 +188,7 @@ def _table(task: str, scores: Mapping[int, Scores], judgement: Judgement) -> Tab
     return Table(f"AP of {TASKS[task]}", header, rows, bars=(1,))
 
 
-def _confusion(judgement: Judgement) -> Confusion | None:
+def _confusion(judgement: ErrorAnalysis) -> Confusion | None:
     """Of several classes; where they are many, of those with the most objects that were not found."""
     names, taken = judgement.label_map.names, judgement.confusion
     if len(names) == 1:
@@ -214,23 +214,23 @@ def _distinct_names(dataset: Sequence[dict]) -> dict[str, str]:
     return {record["file_name"]: name for record, name in zip(dataset, names, strict=True)}
 
 
-def _sheet(names: Mapping[str, str], judgement: Judgement, judged: Judged, *, masks: bool) -> Sheet:
-    truth, predicted = objects_in(judged.record, masks=masks), judgement.predicted(judged, masks=masks)
+def _sheet(names: Mapping[str, str], judgement: ErrorAnalysis, judged: ImageErrors, *, masks: bool) -> Sheet:
+    truth, predicted = ground_truth_detections(judged.record, masks=masks), judgement.predicted(judged, masks=masks)
     name = names[judged.record["file_name"]]
     return make_sheet(
         name, pixels_of(judged.record), truth, predicted, judged.outcomes, judged.confusion, judgement.label_map.names
     )
 
 
-def _attention(names: Mapping[str, str], cfg: CfgNode, model: nn.Module, judgement: Judgement) -> dict[str, str]:
+def _attention(names: Mapping[str, str], cfg: CfgNode, model: nn.Module, judgement: ErrorAnalysis) -> dict[str, str]:
     """Of pictures from the worst to the best where something was found, by name."""
     found = [judged.record for judged in judgement.pictures if judged.outcomes.of_predictions]
     class_names = names_of_rows(cfg, cfg.DATASETS.TEST[0])  # of a panoptic set things and stuff, as the model has them
     mapper = DetrDatasetMapper(cfg, is_train=False)
     images = {}
-    for record in spread(found, WITH_ATTENTION):
-        instances, queries, attention = look_into(model, mapper(record), judgement.threshold)
-        objects = instances_found(instances[:MOST_QUERIES])
+    for record in sample_evenly(found, WITH_ATTENTION):
+        instances, queries, attention = predict_with_attention(model, mapper(record), judgement.threshold)
+        objects = detections_from_instances(instances[:MOST_QUERIES])
         figure = draw_attention(pixels_of(record), attention, objects, queries[:MOST_QUERIES], class_names)
         images[names[record["file_name"]]] = address(figure, "JPEG")
     return images

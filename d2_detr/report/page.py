@@ -23,8 +23,8 @@ from PIL import Image
 
 from d2_detr.evaluation.confusion import Taken
 from d2_detr.evaluation.matching import LEAST_F1, MISTAKES, Outcome, Outcomes
-from d2_detr.structures.detections import Objects
-from d2_detr.utils.files import replacing
+from d2_detr.structures.detections import Detections
+from d2_detr.utils.files import atomic_write
 
 LONGER_SIDE = 520  # of a picture on the page, in its own units; pictures are stored with so many pixels at most
 MOST_LABELS = 8
@@ -150,15 +150,15 @@ def save_report(report: Report, path: Path) -> None:
         mistakes=MISTAKES,
         least_f1=LEAST_F1,
     )
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
 def make_sheet(
     name: str,
     picture: np.ndarray,
-    truth: Objects,
-    predicted: Objects,
+    truth: Detections,
+    predicted: Detections,
     outcomes: Outcomes,
     confusion: Collection[Taken],
     class_names: Sequence[str],
@@ -201,7 +201,7 @@ def address(picture: Image.Image | Figure, format: str) -> str:
 
 
 def _side(
-    objects: Objects, outcomes: Sequence[Outcome], class_names: Sequence[str], scale: float, size_wh: tuple[int, int]
+    objects: Detections, outcomes: Sequence[Outcome], class_names: Sequence[str], scale: float, size_wh: tuple[int, int]
 ) -> Side:
     boxes = []
     for i, (x0, y0, x1, y1) in enumerate((objects.boxes_xyxy * scale).round(1).tolist()):

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from d2_detr.data.validation.statistics import survey
+from d2_detr.data.validation.statistics import compute_stats
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
@@ -31,7 +31,7 @@ def _data(cfg: CfgNode, *, with_training: bool) -> dict[str, str]:
     rows = {"folder": cfg.DATASETS.CUSTOM} if cfg.DATASETS.CUSTOM else {}
     for title, names in splits.items():
         if names:
-            found = survey({name: DatasetCatalog.get(name) for name in names})
+            found = compute_stats({name: DatasetCatalog.get(name) for name in names})
             rows[title] = (
                 f"{found.title}: {found.num_pictures} pictures ({found.num_empty} without objects), "
                 f"{found.boxes.total()} objects of {len(found.boxes)} {'class' if len(found.boxes) == 1 else 'classes'}"

@@ -9,18 +9,17 @@ import numpy as np
 import pycocotools.mask as mask_util
 from torch import Tensor
 
-from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.data.datasets.panoptic import read_segments
-from d2_detr.data.formats.coco import as_rle
-from d2_detr.modeling.detr import bit_masks
-from d2_detr.structures.detections import Objects
+from d2_detr.structures.detections import Detections
+from d2_detr.structures.label_map import LabelMap
+from d2_detr.structures.masks import bit_masks, to_rle
 
 from detectron2.structures import BitMasks, BoxMode, Instances
 
 NO_BOX = [np.nan] * 4
 
 
-def objects_in(dataset_dict: dict[str, Any], *, masks: bool) -> Objects:
+def ground_truth_detections(dataset_dict: dict[str, Any], *, masks: bool) -> Detections:
     """The truth of a dataset dict, crowds included; of a panoptic one its segments, of which stuff has no box."""
     annotations = read_segments(dataset_dict)
     things = [segment["isthing"] for segment in dataset_dict.get("segments_info", [])] or [True] * len(annotations)
@@ -29,28 +28,32 @@ def objects_in(dataset_dict: dict[str, Any], *, masks: bool) -> Objects:
         for a, is_thing in zip(annotations, things, strict=True)
     ]
     size_hw = dataset_dict["height"], dataset_dict["width"]
-    return Objects(
+    return Detections(
         np.array(boxes, dtype=float).reshape(-1, 4),
         np.array([a["category_id"] for a in annotations], dtype=int),
         masks=np.array([_mask(a, size_hw) for a in annotations]).reshape(-1, *size_hw) if masks else None,
-        crowds=np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool),
+        is_crowd=np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool),
     )
 
 
-def objects_to_find(instances: Instances) -> Objects:
+def detections_from_targets(instances: Instances) -> Detections:
     """The targets of a training picture, as the mapper gives them."""
     masks = bit_masks(instances).numpy() if instances.has("gt_masks") else None
-    return Objects(instances.gt_boxes.tensor.numpy(), instances.gt_classes.numpy(), masks=masks)
+    return Detections(instances.gt_boxes.tensor.numpy(), instances.gt_classes.numpy(), masks=masks)
 
 
-def objects_found(output: dict[str, Any]) -> Objects:
+def detections_from_output(output: dict[str, Any]) -> Detections:
     """The segments of what Detr gives for a picture, or its instances where there are none."""
-    return segments_found(*output["panoptic_seg"]) if "panoptic_seg" in output else instances_found(output["instances"])
+    return (
+        detections_from_segments(*output["panoptic_seg"])
+        if "panoptic_seg" in output
+        else detections_from_instances(output["instances"])
+    )
 
 
-def instances_found(instances: Instances) -> Objects:
+def detections_from_instances(instances: Instances) -> Detections:
     instances = instances.to("cpu")
-    return Objects(
+    return Detections(
         instances.pred_boxes.tensor.numpy(),
         instances.pred_classes.numpy(),
         instances.scores.numpy(),
@@ -58,11 +61,11 @@ def instances_found(instances: Instances) -> Objects:
     )
 
 
-def objects_of_results(results: Sequence[dict], label_map: LabelMap, *, masks: bool) -> Objects:
+def detections_from_results(results: Sequence[dict], label_map: LabelMap, *, masks: bool) -> Detections:
     """Those of a picture in COCO's results format, as COCOEvaluator writes them."""
     classes = {category_id: i for i, category_id in enumerate(label_map.ids)}
     boxes = np.array([result["bbox"] for result in results], dtype=float).reshape(-1, 4)
-    return Objects(
+    return Detections(
         np.hstack((boxes[:, :2], boxes[:, :2] + boxes[:, 2:])),
         np.array([classes[result["category_id"]] for result in results], dtype=int),
         np.array([result["score"] for result in results], dtype=float),
@@ -70,12 +73,12 @@ def objects_of_results(results: Sequence[dict], label_map: LabelMap, *, masks: b
     )
 
 
-def segments_found(ids: Tensor, segments: list[dict[str, Any]]) -> Objects:
+def detections_from_segments(ids: Tensor, segments: list[dict[str, Any]]) -> Detections:
     """Things and stuff of a panoptic segmentation (see panoptic_segmentation); stuff has no box."""
     masks = BitMasks(np.array([ids.cpu().numpy() == segment["id"] for segment in segments]).reshape(-1, *ids.shape))
     boxes = masks.get_bounding_boxes().tensor.numpy()
     boxes[[not segment["isthing"] for segment in segments]] = NO_BOX
-    return Objects(
+    return Detections(
         boxes,
         np.array([segment["category_id"] for segment in segments], dtype=int),
         np.array([segment["score"] for segment in segments]),
@@ -86,4 +89,4 @@ def segments_found(ids: Tensor, segments: list[dict[str, Any]]) -> Objects:
 def _mask(annotation: dict[str, Any], size_hw: tuple[int, int]) -> np.ndarray:
     """(H, W), bool; nothing where none is annotated."""
     segmentation = annotation.get("segmentation")
-    return mask_util.decode(as_rle(segmentation, size_hw)).astype(bool) if segmentation else np.zeros(size_hw, bool)
+    return mask_util.decode(to_rle(segmentation, size_hw)).astype(bool) if segmentation else np.zeros(size_hw, bool)

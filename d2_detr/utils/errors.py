@@ -12,7 +12,7 @@ class InputError(ValueError):
 
 
 @contextmanager
-def naming(what: object) -> Iterator[None]:
+def error_context(what: object) -> Iterator[None]:
     """Put the name of a file in front of the message of an InputError."""
     try:
         yield

@@ -44,12 +44,12 @@ def write_json(value: Any, path: str | Path, *, overwrite: bool = True) -> None:
         if path.is_file() and path.read_bytes() == text.encode():
             return
         raise InputError(f"{path} is there already, with other content; remove it first if it may be replaced")
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends, and vanishes when it raises."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from d2_detr.modeling.transformer import Transformer
-from d2_detr.structures.detections import Objects
+from d2_detr.structures.detections import Detections
 from d2_detr.visualization.figures import literal
 from d2_detr.visualization.predictions import COLOURS
 
@@ -73,7 +73,7 @@ def recording(transformer: Transformer) -> Iterator[list[Attention]]:
 def draw_attention(
     picture: np.ndarray,
     attention: Attention,
-    objects: Objects,
+    objects: Detections,
     queries: Sequence[int],
     class_names: Sequence[str],
     *,

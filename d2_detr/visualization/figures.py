@@ -12,7 +12,7 @@ from cycler import cycler
 from matplotlib.figure import Figure
 
 from d2_detr.utils.errors import InputError
-from d2_detr.utils.files import replacing
+from d2_detr.utils.files import atomic_write
 
 INK = "#010203"  # stands for the colour of the page's text while matplotlib draws; nothing else has it
 # Of lines, to be seen on a light page and on a dark one.
@@ -32,7 +32,7 @@ INK_KEYS = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "y
 
 
 def save_png(figure: Figure, path: Path, *, dpi: int = 100) -> None:
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=dpi)
 
 

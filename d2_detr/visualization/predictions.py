@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
-from d2_detr.structures.detections import Objects
+from d2_detr.structures.detections import Detections
 from d2_detr.utils.errors import InputError
-from d2_detr.utils.files import replacing
+from d2_detr.utils.files import atomic_write
 from d2_detr.visualization.figures import literal, save_png
 
 COLOURS = ("#0a7bd6", "#f58231", "#911eb4", "#2aa198", "#e6194b", "#808000", "#c2185b", "#5d4037")
@@ -30,7 +30,7 @@ class View(NamedTuple):
     """One way to see a picture: the truth, or what a model found."""
 
     title: str
-    objects: Objects
+    objects: Detections
     class_names: Sequence[str]
 
 
@@ -62,7 +62,7 @@ def save_comparisons(comparisons: Sequence[Comparison], path: Path, *, columns: 
     save_png(figure, path, dpi=120)
 
 
-def save_objects(picture: np.ndarray, objects: Objects, class_names: Sequence[str], path: Path) -> None:
+def save_objects(picture: np.ndarray, objects: Detections, class_names: Sequence[str], path: Path) -> None:
     """Write a picture (H, W, 3), uint8, RGB, with objects in it, at its own size; a small one is enlarged until the
     names of classes can be read.
 
@@ -82,7 +82,7 @@ def save_objects(picture: np.ndarray, objects: Objects, class_names: Sequence[st
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     draw_objects(axes, picture, objects, class_names, palette_of(class_names))
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=dpi, pil_kwargs={"quality": 90})
 
 
@@ -94,7 +94,7 @@ def palette_of(class_names: Iterable[str]) -> dict[str, str]:
 def draw_objects(
     axes: Axes,
     picture: np.ndarray,
-    objects: Objects,
+    objects: Detections,
     class_names: Sequence[str],
     palette: Mapping[str, str],
     *,

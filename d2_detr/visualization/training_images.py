@@ -10,8 +10,8 @@ import numpy as np
 
 from d2_detr.data.datasets.classes import names_of_rows
 from d2_detr.data.mapper import DetrDatasetMapper
-from d2_detr.inference.attention import spread
-from d2_detr.structures.conversions import objects_to_find
+from d2_detr.inference.attention import sample_evenly
+from d2_detr.structures.conversions import detections_from_targets
 from d2_detr.visualization.predictions import Comparison, View, save_comparisons
 
 from detectron2.config import CfgNode
@@ -30,11 +30,11 @@ def save_training_pictures(cfg: CfgNode, path: Path) -> None:
     mapper, class_names = DetrDatasetMapper(cfg, is_train=True), names_of_rows(cfg, name)
     comparisons = []
     with _random_numbers_kept():
-        for record in spread(DatasetCatalog.get(name), NUMBER):
+        for record in sample_evenly(DatasetCatalog.get(name), NUMBER):
             inputs = mapper(record)
             picture = inputs["image"].numpy().transpose(1, 2, 0)
             picture = picture[:, :, ::-1] if cfg.INPUT.FORMAT == "BGR" else picture
-            view = View("to find", objects_to_find(inputs["instances"]), class_names)
+            view = View("to find", detections_from_targets(inputs["instances"]), class_names)
             height, width = picture.shape[:2]
             comparisons.append(Comparison(f"{Path(record['file_name']).name}, {width} x {height}", picture, [view]))
     save_comparisons(comparisons, path, columns=COLUMNS)

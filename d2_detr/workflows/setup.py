@@ -14,15 +14,15 @@ import torch
 import yaml
 
 from d2_detr.checkpoint.adapt import PARTS
-from d2_detr.checkpoint.checkpointer import NOT_FROZEN, read_fitting
-from d2_detr.checkpoint.weights import is_imagenet
+from d2_detr.checkpoint.checkpointer import NOT_FROZEN, read_adapted
+from d2_detr.checkpoint.weights import is_imagenet_weights
 from d2_detr.config.keys import add_detr_config, config_path
 from d2_detr.data.datasets import custom, panoptic
 from d2_detr.data.datasets.classes import check_num_classes, resolve_num_classes, resolve_stuff_classes
 from d2_detr.data.validation.class_table import look_at_data
 from d2_detr.engine.logs import console_spared, start_logs
 from d2_detr.utils.errors import InputError
-from d2_detr.utils.files import replacing
+from d2_detr.utils.files import atomic_write
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import get_detection_dataset_dicts
@@ -122,7 +122,7 @@ def setup(cfg: CfgNode, *, evaluation_only: bool = False, resume: bool = False) 
     with console_spared():
         default_setup(cfg, argparse.Namespace(command=shlex.join(sys.argv), eval_only=evaluation_only, resume=resume))
     if of_training and comm.is_main_process():
-        with replacing(written) as temporary:
+        with atomic_write(written) as temporary:
             temporary.write_text(of_training)
     logger.info("Environment, config and model are in %s", Path(cfg.OUTPUT_DIR) / "log.txt")
     return cfg
@@ -152,14 +152,14 @@ def check_weights(cfg: CfgNode, *, evaluation_only: bool) -> None:
     with torch.device("meta"):
         model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg).state_dict()
     if cfg.MODEL.WEIGHTS:
-        read_fitting(cfg.MODEL.WEIGHTS, model, new_parts=() if evaluation_only else PARTS)
+        read_adapted(cfg.MODEL.WEIGHTS, model, may_reinitialize=() if evaluation_only else PARTS)
     if cfg.MODEL.DETR.FROZEN_WEIGHTS and not evaluation_only:
-        read_fitting(cfg.MODEL.DETR.FROZEN_WEIGHTS, model, new_parts=NOT_FROZEN)
+        read_adapted(cfg.MODEL.DETR.FROZEN_WEIGHTS, model, may_reinitialize=NOT_FROZEN)
 
 
 def resolve_weights(cfg: CfgNode) -> None:
     """Without ImageNet's weights where a whole detector comes in place of them: they would be fetched for nothing."""
-    if cfg.MODEL.DETR.FROZEN_WEIGHTS and is_imagenet(cfg.MODEL.WEIGHTS):
+    if cfg.MODEL.DETR.FROZEN_WEIGHTS and is_imagenet_weights(cfg.MODEL.WEIGHTS):
         logger.info(
             "MODEL.WEIGHTS %s is not read: the detector of MODEL.DETR.FROZEN_WEIGHTS has its own backbone",
             cfg.MODEL.WEIGHTS,

@@ -64,7 +64,7 @@ def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict | None:
     cfg = setup(cfg, evaluation_only=True, resume=resume)
     model = Trainer.build_model(cfg)
     label_map = dataset_label_map(cfg.DATASETS.TEST[0])
-    checkpointer = DetrCheckpointer(model, cfg.OUTPUT_DIR, label_map=label_map, new_parts=())
+    checkpointer = DetrCheckpointer(model, cfg.OUTPUT_DIR, label_map=label_map, may_reinitialize=())
     weights = checkpointer.get_checkpoint_file() if resume and is_begun(cfg.OUTPUT_DIR) else cfg.MODEL.WEIGHTS
     checkpointer.load(weights)
     results = Trainer.test(cfg, model)

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from d2_detr.checkpoint.model_config import threshold_of
+from d2_detr.checkpoint.model_config import default_threshold
 from d2_detr.data.datasets.classes import dataset_classes, names_of_rows
 from d2_detr.data.mapper import DetrDatasetMapper
-from d2_detr.inference.attention import load_model, look_into, pixels_of, spread
+from d2_detr.inference.attention import load_model, pixels_of, predict_with_attention, sample_evenly
 from d2_detr.inference.folder import drawing_names
 from d2_detr.inference.predictor import Predictor, check_threshold
-from d2_detr.structures.conversions import instances_found, objects_found, objects_in
+from d2_detr.structures.conversions import detections_from_instances, detections_from_output, ground_truth_detections
 from d2_detr.utils.errors import InputError
 from d2_detr.visualization.attention import POINTS, draw_attention
 from d2_detr.visualization.curves import read_metrics, save_curves
@@ -44,7 +44,7 @@ def visualize(
 
     Args:
         number: pictures, evenly spread over the test set.
-        threshold: least score of what is shown; None for what the checkpoint says (see threshold_of).
+        threshold: least score of what is shown; None for what the checkpoint says (see default_threshold).
         attention: of how many of them it is shown.
         points: x, y in [0, 1] of the picture, from which the encoder's attention is shown.
 
@@ -56,21 +56,21 @@ def visualize(
         if not (0 <= x <= 1 and 0 <= y <= 1):
             raise InputError(f"point {x} {y}: expected x and y as shares of the picture, from 0 to 1")
     model, mapper = load_model(cfg), DetrDatasetMapper(cfg, is_train=False)
-    threshold = threshold_of(cfg.MODEL.WEIGHTS) if threshold is None else threshold
+    threshold = default_threshold(cfg.MODEL.WEIGHTS) if threshold is None else threshold
     names = names_of_rows(cfg, cfg.DATASETS.TEST[0])
-    records = spread(DatasetCatalog.get(cfg.DATASETS.TEST[0]), number)
+    records = sample_evenly(DatasetCatalog.get(cfg.DATASETS.TEST[0]), number)
 
     def found(record: dict, picture: np.ndarray) -> list[View]:
         with torch.no_grad():
             [result] = model([mapper(record)])
-        return [View(f"found, from {threshold:.2f}", objects_found(result).above(threshold), names)]
+        return [View(f"found, from {threshold:.2f}", detections_from_output(result).above(threshold), names)]
 
     overview = _write_comparisons(records, names, found, output, masks=cfg.MODEL.MASK_ON)
     stems = _stems(records)
     looks = []
     for record in records[:attention]:
-        instances, queries, weights = look_into(model, mapper(record), threshold)
-        found_by = instances_found(instances), queries
+        instances, queries, weights = predict_with_attention(model, mapper(record), threshold)
+        found_by = detections_from_instances(instances), queries
         looks.append(output / f"{stems[record['file_name']]}_attention.png")
         save_png(draw_attention(pixels_of(record), weights, *found_by, names, points=points), looks[-1])
     return [overview, *_write_curves([Path(cfg.MODEL.WEIGHTS).parent], output), *looks]
@@ -95,7 +95,7 @@ def compare(
     given = {"threshold": threshold, "device": cfg.MODEL.DEVICE, "opts": opts}
     models = {name: Predictor(name, **given) for name in weights}
     titles = {name: f"{_title(name)}, from {model.threshold:.2f}" for name, model in models.items()}
-    records = spread(DatasetCatalog.get(cfg.DATASETS.TEST[0]), number)
+    records = sample_evenly(DatasetCatalog.get(cfg.DATASETS.TEST[0]), number)
 
     def found(record: dict, picture: np.ndarray) -> list[View]:
         return [View(titles[name], model(picture).shown, model.class_names) for name, model in models.items()]
@@ -120,7 +120,7 @@ def _write_comparisons(
     comparisons, stems = [], _stems(records)
     for record in tqdm(records, "Looking", unit=" pictures"):
         picture = pixels_of(record)
-        truth = View("truth", objects_in(record, masks=masks), names)
+        truth = View("truth", ground_truth_detections(record, masks=masks), names)
         comparison = Comparison(Path(record["file_name"]).name, picture, [truth, *found(record, picture)])
         save_comparisons([comparison], output / f"{stems[record['file_name']]}.png")
         comparisons.append(comparison)

@@ -6,13 +6,13 @@ import pytest
 import torch
 import torchvision
 
-from d2_detr.checkpoint.adapt import fitted
+from d2_detr.checkpoint.adapt import adapt
 from d2_detr.checkpoint.checkpointer import DetrCheckpointer
-from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.checkpoint.convert import Format, convert
-from d2_detr.checkpoint.layouts import from_common
+from d2_detr.checkpoint.layouts import from_canonical
 from d2_detr.checkpoint.metadata import Metadata
 from d2_detr.checkpoint.write import write_checkpoint
+from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError
 from d2_detr.workflows.setup import load_config
 from tests.checkpoint.states import architecture, assert_same, common_state
@@ -163,7 +163,7 @@ def test_a_model_that_is_only_evaluated_needs_a_class_head_that_fits(build, tmp_
     loaded = build(1)
     before = copied_state(loaded)
     with pytest.raises(InputError, match=r"model\.pth: .*4 rows does not fit 1 class.*nothing trains it here"):
-        DetrCheckpointer(loaded, new_parts=()).load(str(tmp_path / "model.pth"))
+        DetrCheckpointer(loaded, may_reinitialize=()).load(str(tmp_path / "model.pth"))
     assert differing(before, copied_state(loaded)) == set()
 
 
@@ -182,7 +182,7 @@ def test_a_checkpoint_of_three_rows_fills_a_model_of_one_class_and_one_of_two(bu
     bias = native["class_embed.bias"]
     for num_classes, rows in {1: [1, 2], 2: [0, 1, 2]}.items():
         loaded = build(num_classes)
-        DetrCheckpointer(loaded, new_parts=()).load(str(tmp_path / "native.pth"))
+        DetrCheckpointer(loaded, may_reinitialize=()).load(str(tmp_path / "native.pth"))
         assert torch.equal(loaded.state_dict()["detr.class_embed.bias"], bias[rows])
 
 
@@ -228,10 +228,10 @@ def test_imagenet_weights_of_another_depth_are_refused(build, tmp_path, depth, m
 
 def test_a_model_with_detectron2s_own_resnet_is_filled_from_the_names_of_torchvision():
     common = common_state(architecture(rows=5))
-    model = from_common(common, Format.PLUGIN, detectron2_backbone=True)
+    model = from_canonical(common, Format.PLUGIN, detectron2_backbone=True)
     assert "detr.backbone.0.stem.conv1.norm.weight" in model and "detr.backbone.0.res4.0.shortcut.weight" in model
     for format in (Format.NATIVE, Format.WRAPPER, Format.PLUGIN, Format.HUGGING_FACE):
-        assert_same(fitted(from_common(common, format), model).state_dict, model)
+        assert_same(adapt(from_canonical(common, format), model).state_dict, model)
 
 
 # ---- what lies beside the weights
@@ -323,7 +323,7 @@ def test_a_mask_head_loads_from_every_layout(build, tmp_path, format):
     saved, loaded = build(opts=MASKS), build(opts=MASKS)
     state_dict, _ = convert(whole(saved), format)
     torch.save({"model": state_dict}, tmp_path / "model.pth")
-    DetrCheckpointer(loaded, new_parts=()).load(str(tmp_path / "model.pth"))
+    DetrCheckpointer(loaded, may_reinitialize=()).load(str(tmp_path / "model.pth"))
     assert differing(copied_state(saved), copied_state(loaded)) == set()
 
 
@@ -339,16 +339,16 @@ def test_a_mask_head_starts_anew_where_a_checkpoint_has_none_and_says_so(build, 
     assert not any(name.startswith(parts) for name in differing(before, after))
     assert any("without a mask head" in warning for warning in warnings)
     with pytest.raises(InputError, match="without a mask head.*nothing trains it here"):
-        DetrCheckpointer(loaded, new_parts=()).load(str(tmp_path / "model.pth"))
+        DetrCheckpointer(loaded, may_reinitialize=()).load(str(tmp_path / "model.pth"))
 
 
 def test_a_model_of_boxes_leaves_the_mask_head_of_a_checkpoint_out(build, tmp_path):
     saved, loaded = build(opts=MASKS), build(opts=BOXES)
     DetrCheckpointer(saved, str(tmp_path)).save("model")
-    DetrCheckpointer(loaded, new_parts=()).load(str(tmp_path / "model.pth"))
+    DetrCheckpointer(loaded, may_reinitialize=()).load(str(tmp_path / "model.pth"))
     expected = {name: saved.state_dict()[name] for name in loaded.state_dict()}
     assert differing(expected, copied_state(loaded)) == set()
-    fit = fitted(saved.state_dict(), loaded.state_dict())
+    fit = adapt(saved.state_dict(), loaded.state_dict())
     assert any("mask head is left out: MODEL.MASK_ON is False" in note for note in fit.notes)
 
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from d2_detr.checkpoint.class_head import ClassHead, LabelMap, UndecidedRows, read_head
+from d2_detr.checkpoint.class_head import AmbiguousClassHead, ClassHead, read_head
 from d2_detr.checkpoint.layouts import Format
+from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError
 
 # The category ids that COCO's annotations use, written out from its list of names: person 1 .. toothbrush 90.
@@ -97,7 +98,7 @@ def test_the_rows_of_a_native_head(rows, known, expected):
 def test_the_plugin_and_the_wrapper_count_their_classes_without_gaps(format, rows):
     assert read(rows, format)[0] == list(range(rows - 1))
     assert read(rows, format, num_classes=rows - 1)[0] == list(range(rows - 1))
-    with pytest.raises(UndecidedRows):
+    with pytest.raises(AmbiguousClassHead):
         read(rows, format, num_classes=rows)
 
 
@@ -112,18 +113,18 @@ def test_labels_of_hugging_face_decide_and_its_counted_rows_keep_the_ids_of_the_
 
 @pytest.mark.parametrize("rows", [3, 4, 80, 90, 93, 250])
 def test_rows_that_do_not_decide_are_refused_with_both_readings(rows):
-    with pytest.raises(UndecidedRows, match=rf"{rows} rows is of {rows - 1} classes .*--first-class-id 0 or 1"):
+    with pytest.raises(AmbiguousClassHead, match=rf"{rows} rows is of {rows - 1} classes .*--first-class-id 0 or 1"):
         read(rows)
 
 
 def test_of_80_rows_it_is_said_that_coco_has_81():
-    with pytest.raises(UndecidedRows, match="80 classes have 81 rows"):
+    with pytest.raises(AmbiguousClassHead, match="80 classes have 81 rows"):
         read(80)
 
 
 @pytest.mark.parametrize(("rows", "num_classes"), [(92, 3), (5, 7), (2, 80), (80, 80)])
 def test_rows_that_do_not_fit_the_model_are_refused(rows, num_classes):
-    with pytest.raises(UndecidedRows, match=f"{rows} rows does not fit {num_classes} classes"):
+    with pytest.raises(AmbiguousClassHead, match=f"{rows} rows does not fit {num_classes} classes"):
         read(rows, num_classes=num_classes)
 
 

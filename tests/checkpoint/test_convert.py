@@ -7,10 +7,11 @@ import torch
 import torchvision
 from hypothesis import given, settings
 
-from d2_detr.checkpoint.class_head import NOTHING, LabelMap
+from d2_detr.checkpoint.class_head import NOTHING
 from d2_detr.checkpoint.convert import CLASS_HEAD, Format, convert, detect_format, imagenet_to_plugin
-from d2_detr.checkpoint.layouts import from_common
+from d2_detr.checkpoint.layouts import from_canonical
 from d2_detr.modeling.backbone import TorchvisionResNet
+from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError
 from tests.checkpoint.states import architecture, architectures, assert_same, common_state
 
@@ -20,7 +21,7 @@ targets = pytest.mark.parametrize("to", DETR_FORMATS, ids=lambda format: f"to-{f
 
 
 def state(format=Format.NATIVE, **sizes):
-    return from_common(common_state(architecture(**sizes)), format)
+    return from_canonical(common_state(architecture(**sizes)), format)
 
 
 def head(state_dict, name="bias"):
@@ -37,7 +38,7 @@ def test_there_and_back_is_bit_exact_for_every_size_and_backbone(sizes):
     for format in DETR_FORMATS:
         if format is Format.HUGGING_FACE and sizes.pre_norm:
             continue
-        native = from_common(common, Format.NATIVE)
+        native = from_canonical(common, Format.NATIVE)
         there, report = convert(native, format, first_class_id=0)
         assert detect_format(there) is format
         assert sorted(report.converted) == sorted(native) and report.dropped == []

@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.checkpoint.convert import Format, convert
 from d2_detr.checkpoint.inspection import inspect
-from d2_detr.checkpoint.layouts import from_common
-from d2_detr.checkpoint.metadata import Metadata, metadata_of
+from d2_detr.checkpoint.layouts import from_canonical
+from d2_detr.checkpoint.metadata import Metadata, checkpoint_metadata
 from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.checkpoint.write import write_checkpoint
+from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError
 from tests.checkpoint.states import architecture, common_state
 
@@ -23,7 +23,7 @@ SHAPES = LabelMap((3, 7, 20), ("disc", "square", "triangle"))
 @pytest.fixture(scope="module")
 def plugin():
     """A model of three classes; its backbone takes memory, for it is written."""
-    return from_common(common_state(architecture(depth=18, rows=4)), Format.PLUGIN)
+    return from_canonical(common_state(architecture(depth=18, rows=4)), Format.PLUGIN)
 
 
 @pytest.fixture
@@ -40,12 +40,12 @@ def config_of(folder):
 
 def test_a_folder_that_was_written_gives_back_tensors_labels_ids_heads_dilation_and_sizes(folder, plugin):
     checkpoint = read_checkpoint(folder)
-    assert metadata_of(checkpoint) == Metadata(SHAPES, 4, True, (128, 192))
+    assert checkpoint_metadata(checkpoint) == Metadata(SHAPES, 4, True, (128, 192))
     back, report = convert(checkpoint["model"], Format.PLUGIN, label_map=SHAPES)
     assert back.keys() == plugin.keys() and all(torch.equal(back[name], plugin[name]) for name in plugin)
     assert report.label_map == SHAPES
     by_file = read_checkpoint(folder / "model.safetensors")
-    assert metadata_of(by_file) == metadata_of(checkpoint), "the file alone finds the config beside it"
+    assert checkpoint_metadata(by_file) == checkpoint_metadata(checkpoint), "the file alone finds the config beside it"
 
 
 def test_a_model_of_theirs_that_lightning_trained_is_the_same_model(folder, plugin, tmp_path):
@@ -81,17 +81,17 @@ def test_the_config_has_the_sizes_and_labels_of_the_model(folder):
 )
 def test_the_sizes_of_pictures_are_those_of_the_processor(folder, processor, sizes):
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
-    assert metadata_of(read_checkpoint(folder)).test_sizes == sizes
+    assert checkpoint_metadata(read_checkpoint(folder)).test_sizes == sizes
 
 
 def test_cocos_labels_stand_by_category_id(tmp_path):
-    native = from_common(common_state(architecture(depth=18, rows=92)), Format.NATIVE)
+    native = from_canonical(common_state(architecture(depth=18, rows=92)), Format.NATIVE)
     state_dict, report = convert(native, Format.HUGGING_FACE)
     write_checkpoint(tmp_path, state_dict, Format.HUGGING_FACE, Metadata(report.label_map))
     labels = config_of(tmp_path)["id2label"]
     assert (labels["0"], labels["1"], labels["12"], labels["90"]) == ("N/A", "person", "N/A", "toothbrush")
     assert len(labels) == 91 and "N/A" not in config_of(tmp_path)["label2id"]
-    assert metadata_of(read_checkpoint(tmp_path)).label_map == LabelMap.coco()
+    assert checkpoint_metadata(read_checkpoint(tmp_path)).label_map == LabelMap.coco()
 
 
 @pytest.mark.parametrize(
@@ -108,20 +108,20 @@ def test_cocos_labels_stand_by_category_id(tmp_path):
 def test_labels_of_a_config_are_read(folder, id2label, expected):
     config = {key: value for key, value in config_of(folder).items() if key != "category_ids"}
     (folder / "config.json").write_text(json.dumps(config | {"id2label": id2label}))
-    assert metadata_of(read_checkpoint(folder)).label_map == expected
+    assert checkpoint_metadata(read_checkpoint(folder)).label_map == expected
 
 
 def test_what_transformers_computes_otherwise_with_auxiliary_loss_is_told(folder, plugin):
-    assert not metadata_of(read_checkpoint(folder)).warning
+    assert not checkpoint_metadata(read_checkpoint(folder)).warning
     (folder / "config.json").write_text(json.dumps(config_of(folder) | {"auxiliary_loss": True}))
-    metadata = metadata_of(read_checkpoint(folder))
+    metadata = checkpoint_metadata(read_checkpoint(folder))
     assert "auxiliary_loss" in metadata.warning and "auxiliary_loss" in inspect(plugin, metadata)
 
 
 def test_weights_of_older_versions_are_read(folder):
     torch.save(read_checkpoint(folder)["model"], folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    assert metadata_of(read_checkpoint(folder)).num_heads == 4
+    assert checkpoint_metadata(read_checkpoint(folder)).num_heads == 4
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_folder_with_something_wrong_is_refused_by_file(folder, name, content,
 
 
 def test_a_backbone_that_hugging_face_cannot_have_is_refused_and_nothing_is_written(tmp_path):
-    cut = from_common(common_state(architecture(depth=18, stages=3)), Format.PLUGIN)
+    cut = from_canonical(common_state(architecture(depth=18, stages=3)), Format.PLUGIN)
     state_dict, _ = convert(cut, Format.HUGGING_FACE)
     with pytest.raises(InputError, match="whole ResNet; this backbone is R18 up to layer3"):
         write_checkpoint(tmp_path / "my_detr", state_dict, Format.HUGGING_FACE, Metadata())
@@ -150,7 +150,7 @@ def test_a_backbone_that_hugging_face_cannot_have_is_refused_and_nothing_is_writ
 def test_a_safetensors_file_keeps_the_label_map(tmp_path, plugin):
     write_checkpoint(tmp_path / "model.safetensors", plugin, Format.PLUGIN, Metadata(SHAPES))
     checkpoint = read_checkpoint(tmp_path / "model.safetensors")
-    assert metadata_of(checkpoint).label_map == SHAPES
+    assert checkpoint_metadata(checkpoint).label_map == SHAPES
     assert all(torch.equal(checkpoint["model"][name], plugin[name]) for name in plugin)
 
 
@@ -158,13 +158,13 @@ def test_a_safetensors_file_keeps_the_label_map(tmp_path, plugin):
 def test_what_others_wrote_into_a_safetensors_file_is_passed_over(tmp_path, plugin, value):
     own = {name: tensor.clone() for name, tensor in plugin.items()}
     save_file(own, tmp_path / "model.safetensors", metadata={"config": value, "label_map": value.replace("{", "[")})
-    assert metadata_of(read_checkpoint(tmp_path / "model.safetensors")) == Metadata()
+    assert checkpoint_metadata(read_checkpoint(tmp_path / "model.safetensors")) == Metadata()
 
 
 def test_pictures_as_they_are_stay_so(tmp_path, plugin):
     state_dict, _ = convert(plugin, Format.HUGGING_FACE, label_map=SHAPES)
     write_checkpoint(tmp_path, state_dict, Format.HUGGING_FACE, Metadata(test_sizes=(0, 1333)))
-    assert metadata_of(read_checkpoint(tmp_path)).test_sizes == (0, 1333)
+    assert checkpoint_metadata(read_checkpoint(tmp_path)).test_sizes == (0, 1333)
     assert json.loads((tmp_path / "preprocessor_config.json").read_text())["do_resize"] is False
 
 
@@ -200,7 +200,7 @@ def test_inspection_says_format_backbone_layers_queries_classes_masks_and_parame
 )
 def test_inspection_of_native_checkpoints(sizes, key, expected):
     sizes = {"depth": 50} | sizes
-    assert expected in lines(from_common(common_state(architecture(**sizes)), Format.NATIVE))[key]
+    assert expected in lines(from_canonical(common_state(architecture(**sizes)), Format.NATIVE))[key]
 
 
 def test_inspection_of_what_is_not_whole_says_so(plugin):
@@ -215,15 +215,15 @@ def test_inspection_of_what_is_not_whole_says_so(plugin):
 
 def test_metadata_of_native_detrs_command_line_and_of_the_plugins_config():
     native = {"model": {}, "args": argparse.Namespace(nheads=4, dilation=True)}
-    assert metadata_of(native) == Metadata(None, 4, True)
+    assert checkpoint_metadata(native) == Metadata(None, 4, True)
     config = "MODEL: {DETR: {NHEADS: 4}, RESNETS: {RES5_DILATION: 2}}"
     own = {"model": {}, "config": config, "label_map": SHAPES.to_dict()}
-    assert metadata_of(own) == Metadata(SHAPES, 4, True, config=config)
-    assert metadata_of(own | {"config": config.replace("2", "1")}).dilation is False
-    assert metadata_of({"model": {}}) == Metadata()
+    assert checkpoint_metadata(own) == Metadata(SHAPES, 4, True, config=config)
+    assert checkpoint_metadata(own | {"config": config.replace("2", "1")}).dilation is False
+    assert checkpoint_metadata({"model": {}}) == Metadata()
 
 
 @pytest.mark.parametrize("config", ["MODEL: {", "[1]", "MODEL: {DETR: {}}", "", "5"])
 def test_a_config_that_is_none_is_refused(config):
     with pytest.raises(InputError, match="config of the checkpoint"):
-        metadata_of({"model": {}, "config": config})
+        checkpoint_metadata({"model": {}, "config": config})

@@ -6,8 +6,8 @@ import pytest
 
 from d2_detr.data.datasets.custom import TRAIN, VAL
 from d2_detr.data.validation import class_table
-from d2_detr.data.validation.class_table import check_pictures, look_at_data
-from d2_detr.data.validation.statistics import survey
+from d2_detr.data.validation.class_table import check_images, look_at_data
+from d2_detr.data.validation.statistics import compute_stats
 from d2_detr.utils.errors import InputError
 from d2_detr.workflows.setup import load_config
 from tests import shapes
@@ -61,7 +61,7 @@ def test_the_table_has_ids_names_boxes_and_pictures_of_both_splits(root, said):
 def test_crowds_are_not_counted_and_pictures_without_objects_are(root):
     change(root, "train", lambda entry: entry | {"iscrowd": 1})
     load_config("", [], str(root))
-    found = survey(loaded(TRAIN))
+    found = compute_stats(loaded(TRAIN))
     assert found.boxes.total() == 0 and found.num_empty == found.num_pictures == 6
 
 
@@ -84,7 +84,7 @@ def test_more_objects_than_queries_are_warned_about_with_the_picture(root, said)
 
 def survey_of(root):
     load_config("", [], str(root))
-    return survey(loaded(TRAIN))
+    return compute_stats(loaded(TRAIN))
 
 
 @pytest.mark.parametrize(("excess", "warned"), [(0.9, False), (3, True)], ids=["rounding", "outside"])
@@ -158,21 +158,21 @@ def test_a_part_without_objects_is_refused(root, said, split, message):
 
 def test_pictures_that_are_missing_broken_or_resized_are_found_before_training(root):
     load_config("", [], str(root))
-    check_pictures(loaded(TRAIN, VAL))
+    check_images(loaded(TRAIN, VAL))
     path = root / "train2017" / "00004.png"
     whole = path.read_bytes()
     path.write_bytes(b"<html>")
     with pytest.raises(InputError, match=r"00004\.png: not a picture"):
-        check_pictures(loaded(TRAIN))
+        check_images(loaded(TRAIN))
     path.write_bytes(whole[:-30])
     with pytest.raises(InputError, match=r"00004\.png: the picture is damaged or cut short"):
-        check_pictures(loaded(TRAIN))
+        check_images(loaded(TRAIN))
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"00004\.png: no such picture"):
-        check_pictures(loaded(TRAIN))
+        check_images(loaded(TRAIN))
     path.write_bytes(whole)
     coco = shapes.read(root, "train")
     coco["images"][3]["width"] = 200
     shapes.write(coco, root, "train")
     with pytest.raises(InputError, match=r"00004\.png: the picture is 64 x 64 pixels, its annotation says width 200"):
-        check_pictures(loaded(TRAIN))
+        check_images(loaded(TRAIN))

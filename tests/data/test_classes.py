@@ -2,9 +2,9 @@
 
 import pytest
 
-from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.data.datasets import classes
 from d2_detr.data.datasets.classes import check_num_classes, dataset_classes, model_label_map, resolve_num_classes
+from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError
 from d2_detr.workflows.setup import load_config
 

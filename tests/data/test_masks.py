@@ -12,7 +12,7 @@ from PIL import Image
 from d2_detr import DetrDatasetMapper
 from d2_detr.data.augmentation import RandomCrop
 from d2_detr.data.validation.masks import check_masks, mask_problem
-from d2_detr.modeling.detr import bit_masks
+from d2_detr.structures.masks import bit_masks
 from d2_detr.utils.errors import InputError
 
 from detectron2.data import transforms as T
@@ -26,10 +26,10 @@ def polygon(cx, cy, rx, ry, points=24):
     return np.stack([cx + rx * np.cos(angle), cy + ry * np.sin(angle)], 1)
 
 
-def annotation(outline, as_rle):
+def annotation(outline, to_rle):
     low, high = outline.min(0), outline.max(0)
     segmentation = [outline.flatten().tolist()]
-    if as_rle:
+    if to_rle:
         [segmentation] = mask_util.frPyObjects(segmentation, HEIGHT, WIDTH)
     box = [*low.tolist(), *high.tolist()]
     return {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, "iscrowd": 0, "segmentation": segmentation}
@@ -43,11 +43,11 @@ def ellipses(draw):
 
 
 @pytest.mark.parametrize(
-    ("as_rle", "mask_format"), [(False, "polygon"), (False, "bitmask"), (True, "bitmask")], ids=str
+    ("to_rle", "mask_format"), [(False, "polygon"), (False, "bitmask"), (True, "bitmask")], ids=str
 )
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(outline=ellipses(), seed=st.integers(0, 1000))
-def test_the_mask_of_an_object_goes_where_the_object_goes(tmp_path, as_rle, mask_format, outline, seed):
+def test_the_mask_of_an_object_goes_where_the_object_goes(tmp_path, to_rle, mask_format, outline, seed):
     """The object is painted white: after flip, resize, crop, resize its mask is what is white, to 3 pixels."""
     [rle] = mask_util.frPyObjects([outline.flatten().tolist()], HEIGHT, WIDTH)
     Image.fromarray(mask_util.decode(rle) * 255).convert("RGB").save(tmp_path / "a.png")
@@ -60,7 +60,7 @@ def test_the_mask_of_an_object_goes_where_the_object_goes(tmp_path, as_rle, mask
     )
     np.random.seed(seed)
     record = {"file_name": str(tmp_path / "a.png"), "height": HEIGHT, "width": WIDTH}
-    result = mapper(record | {"annotations": [annotation(outline, as_rle)]})
+    result = mapper(record | {"annotations": [annotation(outline, to_rle)]})
     white = result["image"][0] > 127
     masks = bit_masks(result["instances"])
     mask = masks.any(0)  # of no object, if it is outside of the crop
@@ -84,7 +84,7 @@ def test_polygons_are_cut_at_the_border_without_any_other_library(tmp_path, monk
     )  # fmt: skip
     whole = polygon(WIDTH / 2, HEIGHT / 2, 3 * WIDTH, 3 * HEIGHT)  # far outside on all sides
     record = {"file_name": str(tmp_path / "a.png"), "height": HEIGHT, "width": WIDTH}
-    instances = mapper(record | {"annotations": [annotation(whole, as_rle=False)]})["instances"]
+    instances = mapper(record | {"annotations": [annotation(whole, to_rle=False)]})["instances"]
     assert bit_masks(instances).shape == (1, 40, 40) and bit_masks(instances).all()
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from d2_detr.data.images import check_picture, picture_size, read_picture
+from d2_detr.data.images import check_image, image_size, read_image
 from d2_detr.utils.errors import InputError
 
-from detectron2.data.detection_utils import read_image
+from detectron2.data.detection_utils import read_image as detectron2_read_image
 
 WIDTH, HEIGHT = 30, 20
 PIXELS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -41,11 +41,11 @@ KINDS = {
 def test_every_kind_of_picture_becomes_8_bit_rgb(tmp_path, kind):
     picture, name, expected = KINDS[kind]
     picture.save(tmp_path / name)
-    pixels = read_picture(tmp_path / name)
+    pixels = read_image(tmp_path / name)
     assert pixels.dtype == np.uint8 and pixels.shape == (HEIGHT, WIDTH, 3)
     if expected is not None:
         np.testing.assert_array_equal(pixels, expected)
-    np.testing.assert_array_equal(read_picture(tmp_path / name, "BGR"), pixels[:, :, ::-1])
+    np.testing.assert_array_equal(read_image(tmp_path / name, "BGR"), pixels[:, :, ::-1])
 
 
 @pytest.mark.parametrize("kind", ["rgb", "grey", "alpha", "palette", "one_bit", "cmyk"])
@@ -53,7 +53,9 @@ def test_pictures_of_8_bits_are_read_as_detectron2_reads_them(tmp_path, kind):
     picture, name, _ = KINDS[kind]
     picture.save(tmp_path / name)
     for format in ("RGB", "BGR"):
-        np.testing.assert_array_equal(read_picture(tmp_path / name, format), read_image(str(tmp_path / name), format))
+        np.testing.assert_array_equal(
+            read_image(tmp_path / name, format), detectron2_read_image(str(tmp_path / name), format)
+        )
 
 
 def turned(path, orientation):
@@ -69,21 +71,21 @@ def test_the_exif_orientation_is_applied_to_pixels_and_size(tmp_path, orientatio
     path = turned(tmp_path / "a.png", orientation)
     with Image.open(path) as saved:
         upright = ImageOps.exif_transpose(saved)
-    assert picture_size(path) == upright.size
-    assert picture_size(path) == ((HEIGHT, WIDTH) if orientation and orientation >= 5 else (WIDTH, HEIGHT))
-    np.testing.assert_array_equal(read_picture(path), np.asarray(upright))
-    np.testing.assert_array_equal(read_picture(path, annotated_wh=upright.size), np.asarray(upright))
+    assert image_size(path) == upright.size
+    assert image_size(path) == ((HEIGHT, WIDTH) if orientation and orientation >= 5 else (WIDTH, HEIGHT))
+    np.testing.assert_array_equal(read_image(path), np.asarray(upright))
+    np.testing.assert_array_equal(read_image(path, annotated_wh=upright.size), np.asarray(upright))
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
 def test_a_picture_that_was_annotated_as_it_is_stored_is_not_turned(tmp_path, orientation):
     path = turned(tmp_path / "a.png", orientation)
-    np.testing.assert_array_equal(read_picture(path, annotated_wh=(WIDTH, HEIGHT)), PIXELS)
-    check_picture(path, (WIDTH, HEIGHT))
-    check_picture(path, (HEIGHT, WIDTH))
+    np.testing.assert_array_equal(read_image(path, annotated_wh=(WIDTH, HEIGHT)), PIXELS)
+    check_image(path, (WIDTH, HEIGHT))
+    check_image(path, (HEIGHT, WIDTH))
 
 
-@pytest.mark.parametrize("look", [lambda path, wh: read_picture(path, annotated_wh=wh), check_picture])
+@pytest.mark.parametrize("look", [lambda path, wh: read_image(path, annotated_wh=wh), check_image])
 def test_another_size_than_annotated_is_an_error_with_both(tmp_path, look):
     path = turned(tmp_path / "a.png", 6)
     with pytest.raises(InputError, match=r"a\.png: the picture is 20 x 30 pixels, its annotation says width 64 and he"):
@@ -92,8 +94,8 @@ def test_another_size_than_annotated_is_an_error_with_both(tmp_path, look):
 
 def test_malformed_exif_data_say_nothing_about_the_pixels(tmp_path):
     Image.fromarray(PIXELS).save(tmp_path / "a.png", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff garbage")
-    np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), PIXELS)
-    assert picture_size(tmp_path / "a.png") == (WIDTH, HEIGHT)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), PIXELS)
+    assert image_size(tmp_path / "a.png") == (WIDTH, HEIGHT)
 
 
 def encoded(format):
@@ -108,16 +110,16 @@ def test_a_picture_cut_short_is_an_error_that_names_it(tmp_path, format, fractio
     whole = encoded(format)
     path = tmp_path / f"a.{format.lower()}"
     path.write_bytes(whole[: int(len(whole) * fraction)])
-    looks = [read_picture, lambda path: check_picture(path, None)]
+    looks = [read_image, lambda path: check_image(path, None)]
     for look in looks if format in ("PNG", "JPEG", "GIF") else looks[:1]:
         with pytest.raises(InputError, match=rf"a\.{format.lower()}: (not a picture|the picture is damaged)"):
             look(path)
     for behind in (b"", b"what some cameras write behind it"):
         path.write_bytes(whole + behind)
-        check_picture(path, (200, 200))
+        check_image(path, (200, 200))
 
 
-@pytest.mark.parametrize("look", [read_picture, picture_size])
+@pytest.mark.parametrize("look", [read_image, image_size])
 def test_what_is_no_picture_or_not_there_is_named(tmp_path, look):
     (tmp_path / "a.jpg").write_text("<html>404</html>")
     with pytest.raises(InputError, match=r"a\.jpg: not a picture"):
@@ -129,4 +131,4 @@ def test_what_is_no_picture_or_not_there_is_named(tmp_path, look):
 def test_floating_point_pixels_are_refused(tmp_path):
     Image.fromarray(PIXELS[:, :, 0].astype(np.float32)).save(tmp_path / "a.tiff")
     with pytest.raises(InputError, match=r"a\.tiff: pixels are floating point"):
-        read_picture(tmp_path / "a.tiff")
+        read_image(tmp_path / "a.tiff")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from d2_detr.checkpoint.checkpointer import DetrCheckpointer
-from d2_detr.checkpoint.class_head import LabelMap
+from d2_detr.structures.label_map import LabelMap
 from d2_detr.workflows.setup import load_config
 
 from detectron2.config import CfgNode

@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 
 from d2_detr import Predictor
-from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.checkpoint.convert import Format, convert
-from d2_detr.checkpoint.layouts import from_common
-from d2_detr.checkpoint.metadata import Metadata, metadata_of
-from d2_detr.checkpoint.model_config import config_of, load_trained_config, metadata_to_write, threshold_of
+from d2_detr.checkpoint.layouts import from_canonical
+from d2_detr.checkpoint.metadata import Metadata, checkpoint_metadata
+from d2_detr.checkpoint.model_config import config_of, converted_metadata, default_threshold, load_trained_config
 from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.checkpoint.write import write_checkpoint
 from d2_detr.data.datasets.classes import dataset_classes
 from d2_detr.data.mapper import DetrDatasetMapper
+from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError
 from d2_detr.workflows.setup import load_config
 from tests.checkpoint.states import architecture, common_state
@@ -271,7 +271,7 @@ def test_a_conversion_keeps_the_best_threshold_of_the_same_classes(save, tmp_pat
     source, _, _ = save(*WHOLE)
     torch.save(torch.load(source, weights_only=True) | {"threshold": 0.42}, source)
     rewritten(source, tmp_path / name, Format.WRAPPER, **how)
-    assert threshold_of(str(source)) == 0.42 and threshold_of(str(tmp_path / name)) == threshold
+    assert default_threshold(str(source)) == 0.42 and default_threshold(str(tmp_path / name)) == threshold
 
 
 def test_a_conversion_keeps_what_is_stuff(save, tmp_path, picture):
@@ -307,7 +307,7 @@ def test_classes_that_are_kept_in_another_order_are_others(save, tmp_path):
 def test_a_backbone_of_no_config_is_converted_all_the_same(tmp_path):
     common = common_state(architecture(rows=4))
     strange = {name: tensor for name, tensor in common.items() if ".layer3.1." not in name}
-    torch.save({"model": from_common(strange, Format.NATIVE)}, tmp_path / "strange.pth")
+    torch.save({"model": from_canonical(strange, Format.NATIVE)}, tmp_path / "strange.pth")
     rewritten(tmp_path / "strange.pth", tmp_path / "converted.pth", Format.PLUGIN, first_class_id=0)
     assert "config" not in torch.load(tmp_path / "converted.pth", weights_only=True)
 
@@ -315,8 +315,10 @@ def test_a_backbone_of_no_config_is_converted_all_the_same(tmp_path):
 def rewritten(source, target, format, **how):
     """As tools/converter.py does it."""
     checkpoint = read_checkpoint(source)
-    state_dict, report = convert(checkpoint["model"], format, label_map=metadata_of(checkpoint).label_map, **how)
-    write_checkpoint(target, state_dict, format, metadata_to_write(checkpoint, source, report.label_map))
+    state_dict, report = convert(
+        checkpoint["model"], format, label_map=checkpoint_metadata(checkpoint).label_map, **how
+    )
+    write_checkpoint(target, state_dict, format, converted_metadata(checkpoint, source, report.label_map))
 
 
 # ---- the config of a trained model for data
@@ -375,7 +377,7 @@ def test_options_win_over_the_checkpoint(save, picture):
 def published(tmp_path, *, name="model.pth", beside=(), **sizes):
     """A checkpoint of native DETR, as the published ones with nothing beside the weights."""
     path = tmp_path / name
-    torch.save({"model": from_common(common_state(architecture(**sizes)), Format.NATIVE)} | dict(beside), path)
+    torch.save({"model": from_canonical(common_state(architecture(**sizes)), Format.NATIVE)} | dict(beside), path)
     return str(path)
 
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.data.datasets.custom import register_custom
 from d2_detr.data.formats.panoptic_from_instances import make_panoptic
 from d2_detr.engine.trainer import Trainer
 from d2_detr.evaluation.class_scores import class_scores, mean_scores
-from d2_detr.evaluation.error_analysis import best_threshold_of, judge
+from d2_detr.evaluation.error_analysis import analyze_errors, best_threshold_of
 from d2_detr.evaluation.matching import Curve, Outcome
 from d2_detr.inference.predictor import Predictor
-from d2_detr.structures.conversions import objects_in
+from d2_detr.structures.conversions import ground_truth_detections
+from d2_detr.structures.label_map import LabelMap
 from d2_detr.workflows.setup import load_config, setup
 from d2_detr.workflows.visualize import visualize
 from tests.shapes import draw_shapes, read
@@ -173,7 +173,7 @@ def test_what_is_found_exactly_has_100_and_missing_sizes_have_none(root, tmp_pat
 
 def found_nearly(record, rng):
     """What is in a picture, a little beside itself, and sometimes of another class or not at all."""
-    truth = objects_in(record, masks=True)
+    truth = ground_truth_detections(record, masks=True)
     boxes = truth.boxes_xyxy + rng.integers(-3, 4, truth.boxes_xyxy.shape)
     instances = Instances((record["height"], record["width"]))
     instances.pred_boxes = Boxes(torch.as_tensor(boxes, dtype=torch.float32))
@@ -222,7 +222,7 @@ def test_the_worst_pictures_come_first_and_the_threshold_has_the_best_f1():
     box, other = [10, 10, 30, 30], [60, 60, 90, 90]
     dataset = [record("a", box), record("b", box, other), record("c", box)]
     results = [result("a", box, 0.9), result("b", box, 0.8), result("b", [0, 60, 20, 90], 0.8), result("c", other, 0.1)]
-    judgement = judge(dataset, LabelMap((7,), ("cat",)), results)
+    judgement = analyze_errors(dataset, LabelMap((7,), ("cat",)), results)
     assert judgement.threshold == 0.8
     assert [picture.record["image_id"] for picture in judgement.pictures] == ["b", "c", "a"]
     worst = judgement.pictures[0]
@@ -262,18 +262,18 @@ def test_the_threshold_of_a_file_of_results_is_that_of_the_report(root, tmp_path
 @pytest.mark.parametrize(("score", "threshold"), [(0.9971, 0.99), (0.29, 0.29), (1.0, 1.0)])
 def test_the_threshold_has_two_digits_and_keeps_what_it_was_made_for(score, threshold):
     box = [10, 10, 30, 30]
-    judgement = judge([record("a", box)], LabelMap((7,), ("cat",)), [result("a", box, score)])
+    judgement = analyze_errors([record("a", box)], LabelMap((7,), ("cat",)), [result("a", box, score)])
     assert judgement.threshold == threshold and judgement.pictures[0].outcomes.mistakes == 0
 
 
 def test_where_nothing_is_found_one_sees_what_is_there_instead():
     dataset, results = [record("a", [10, 10, 30, 30])], [result("a", [60, 60, 80, 80], 0.7)]
-    judgement = judge(dataset, LabelMap((7,), ("cat",)), results)
+    judgement = analyze_errors(dataset, LabelMap((7,), ("cat",)), results)
     assert judgement.threshold == 0.5 and judgement.pictures[0].outcomes.of_predictions == [Outcome.FALSE]
 
 
 def test_what_lies_in_a_crowd_is_neither_found_nor_false():
-    judgement = judge(
+    judgement = analyze_errors(
         [record("a", [0, 0, 50, 50], crowd=True)], LabelMap((7,), ("cat",)), [result("a", [9, 9, 20, 20], 1)]
     )
     assert judgement.of_all.num_objects == 0 and len(judgement.of_all.scores) == 0

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from d2_detr.evaluation.confusion import confusion
 from d2_detr.evaluation.matching import Outcome, outcomes
-from d2_detr.structures.detections import Objects
+from d2_detr.structures.detections import Detections
 
 CAT, DOG, NONE = 0, 1, None
 OBJECT, ELSEWHERE = [10, 10, 30, 30], [60, 60, 80, 80]
@@ -15,7 +15,7 @@ OBJECT, ELSEWHERE = [10, 10, 30, 30], [60, 60, 80, 80]
 
 def boxes(*entries):
     rows = np.array(entries, float).reshape(-1, 6)
-    return Objects(rows[:, :4], rows[:, 4].astype(int), rows[:, 5])
+    return Detections(rows[:, :4], rows[:, 4].astype(int), rows[:, 5])
 
 
 def counted(truth, predicted):

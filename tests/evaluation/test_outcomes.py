@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d2_detr.evaluation.matching import Outcome, curve, outcomes
-from d2_detr.structures.detections import Objects
+from d2_detr.structures.detections import Detections
 
 CAT, DOG = 0, 1
 OBJECT = [10, 10, 30, 30]
@@ -15,9 +15,9 @@ OBJECT = [10, 10, 30, 30]
 def boxes(*entries):
     """Each x0, y0, x1, y1, class and, for predictions, a score."""
     if not entries:
-        return Objects(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
+        return Detections(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
     rows = np.array(entries, float)
-    return Objects(rows[:, :4], rows[:, 4].astype(int), rows[:, 5] if rows.shape[1] > 5 else None)
+    return Detections(rows[:, :4], rows[:, 4].astype(int), rows[:, 5] if rows.shape[1] > 5 else None)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_pictures_without_objects_or_predictions():
 
 
 def test_what_lies_in_a_crowd_of_its_class_counts_for_nothing():
-    truth = boxes([*OBJECT, CAT], [50, 50, 90, 90, CAT])._replace(crowds=np.array([False, True]))
+    truth = boxes([*OBJECT, CAT], [50, 50, 90, 90, CAT])._replace(is_crowd=np.array([False, True]))
     inside = [60, 60, 70, 70]
     half_outside = [40, 50, 61, 90]
     predicted = boxes([*OBJECT, CAT, 0.9], [*inside, CAT, 0.8], [*inside, DOG, 0.8], [*half_outside, CAT, 0.8])

@@ -9,8 +9,8 @@ import torch
 from d2_detr import Predictor
 from d2_detr.checkpoint.checkpointer import DetrCheckpointer
 from d2_detr.checkpoint.convert import convert
-from d2_detr.checkpoint.layouts import Format, from_common, to_common
-from d2_detr.checkpoint.model_config import metadata_to_write
+from d2_detr.checkpoint.layouts import Format, from_canonical, to_canonical
+from d2_detr.checkpoint.model_config import converted_metadata
 from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.checkpoint.write import write_checkpoint
 from d2_detr.engine.trainer import Trainer
@@ -69,7 +69,7 @@ def test_what_is_converted_needs_no_detectron2(tiny_opts, tmp_path):
     source = read_checkpoint(tmp_path / "model.pth")
     for format in (Format.PLUGIN, Format.NATIVE):
         state_dict, report = convert(source["model"], format, label_map=CLASSES)
-        known = metadata_to_write(source, tmp_path / "model.pth", report.label_map)
+        known = converted_metadata(source, tmp_path / "model.pth", report.label_map)
         write_checkpoint(tmp_path / "converted.pth", state_dict, format, known)
         theirs, ours = (Predictor(tmp_path / f"{name}.pth", threshold=0) for name in ("model", "converted"))
         assert isinstance(ours.model.detr.backbone[0], TorchvisionResNet)
@@ -85,7 +85,7 @@ def test_it_is_told_which_feature_maps_masks_need(tiny_opts):
 def test_a_checkpoint_of_any_layout_gives_the_same_detections_with_either_backbone(tiny_opts, tmp_path):
     torch.manual_seed(0)
     theirs = build_model(config(tiny_opts, "MODEL.DETR.NUM_CLASSES", "3")).eval()
-    common, _ = to_common(theirs.state_dict(), Format.PLUGIN)
+    common, _ = to_canonical(theirs.state_dict(), Format.PLUGIN)
     with torch.no_grad():
         for name, tensor in common.items():
             if "running_var" in name:
@@ -94,13 +94,13 @@ def test_a_checkpoint_of_any_layout_gives_the_same_detections_with_either_backbo
     ours = build_model(config(tiny_opts, *ours_opts)).eval()
     inputs = [{"image": torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8)}]
     for format in (Format.NATIVE, Format.WRAPPER, Format.HUGGING_FACE):
-        torch.save({"model": from_common(common, format)}, tmp_path / "model.pth")
+        torch.save({"model": from_canonical(common, format)}, tmp_path / "model.pth")
         detections = []
         for model in (theirs, ours):
             with torch.no_grad():
                 for p in model.parameters():
                     p.zero_()
-            DetrCheckpointer(model, new_parts=()).load(str(tmp_path / "model.pth"))
+            DetrCheckpointer(model, may_reinitialize=()).load(str(tmp_path / "model.pth"))
             with torch.no_grad():
                 detections.append(model(inputs)[0]["instances"])
         torch.testing.assert_close(detections[0].pred_boxes.tensor, detections[1].pred_boxes.tensor, atol=1e-3, rtol=0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import d2_detr
-from d2_detr.modeling.detr import detections, padding_mask
+from d2_detr.modeling.detr import decode_detections, padding_mask
 from d2_detr.utils.errors import InputError
 from tests.modeling import small
 from tests.modeling.small import picture
@@ -87,7 +87,7 @@ def test_what_stands_on_padding_is_never_attended_to():
 def test_detections_take_the_likeliest_class_but_no_object_and_clip_the_boxes():
     logits = torch.tensor([[0.0, 1.0, 5.0], [3.0, 0.0, 0.0]])
     boxes = torch.tensor([[0.5, 0.5, 0.5, 0.5], [1.0, 0.0, 0.2, 0.2]])
-    instances, queries = detections(logits, boxes, (100, 200))
+    instances, queries = decode_detections(logits, boxes, (100, 200))
     assert queries.tolist() == [0, 1]
     assert instances.pred_classes.tolist() == [1, 0]
     torch.testing.assert_close(instances.scores, logits.softmax(-1)[[0, 1], [1, 0]])
@@ -97,7 +97,7 @@ def test_detections_take_the_likeliest_class_but_no_object_and_clip_the_boxes():
 def test_detections_below_the_score_threshold_and_outside_the_picture_are_left_out():
     logits = torch.tensor([[0.0, 1.0, 5.0], [3.0, 0.0, 0.0], [3.0, 0.0, 0.0]])
     boxes = torch.tensor([[0.5, 0.5, 0.5, 0.5], [1.5, 0.0, 0.2, 0.2], [0.5, 0.5, 0.5, 0.5]])
-    instances, queries = detections(logits, boxes, (100, 200), score_threshold=0.1)
+    instances, queries = decode_detections(logits, boxes, (100, 200), score_threshold=0.1)
     assert queries.tolist() == [2] and len(instances) == 1
 
 

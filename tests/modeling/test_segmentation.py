@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from d2_detr.modeling import detr as detr_module
 from d2_detr.modeling import segmentation
-from d2_detr.modeling.segmentation import at_size, binary_masks, mask_losses
+from d2_detr.modeling.segmentation import binary_masks, mask_losses, resize_logits
 from tests.modeling.small import MASKS, batch, picture, tiny
 
 # ---- masks at the size of the picture
@@ -73,10 +73,12 @@ def test_an_ideal_mask_comes_out_as_it_is_at_any_size_and_padding(monkeypatch, s
 
 def test_many_masks_are_brought_to_size_a_few_at_a_time_with_the_same_result(monkeypatch):
     logits = torch.randn(7, 10, 12, generator=torch.Generator().manual_seed(0))
-    expected = at_size(logits, (66, 96)) > 0
+    expected = resize_logits(logits, (66, 96)) > 0
     at_once = []
     monkeypatch.setattr(segmentation, "PIXELS_AT_ONCE", 3 * 66 * 96)
-    monkeypatch.setattr(segmentation, "at_size", lambda part, size: at_once.append(len(part)) or at_size(part, size))
+    monkeypatch.setattr(
+        segmentation, "resize_logits", lambda part, size: at_once.append(len(part)) or resize_logits(part, size)
+    )
     found = binary_masks(logits, (66, 96))
     assert found.equal(expected) and found.dtype == torch.bool
     assert at_once == [3, 3, 1]

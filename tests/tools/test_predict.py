@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from d2_detr import Predictor
-from d2_detr.inference.folder import check_output, drawing_names, find_pictures
+from d2_detr.inference.folder import check_output, drawing_names, find_images
 from d2_detr.utils.errors import InputError
 from tests.engine.seeing import CLASSES, MASKS, PANOPTIC, save_seeing
 from tests.shapes import draw_shapes
@@ -176,7 +176,7 @@ def photos(tmp_path):
 )
 def test_pictures_are_found_sorted_and_each_once(photos, monkeypatch, names, expected):
     monkeypatch.chdir(photos)
-    assert find_pictures(names) == list(map(Path, expected))
+    assert find_images(names) == list(map(Path, expected))
 
 
 @pytest.mark.parametrize("name", ["*.gif", "empty", "gone.jpg"])
@@ -184,7 +184,7 @@ def test_a_name_of_no_picture_is_an_error(photos, monkeypatch, name):
     monkeypatch.chdir(photos)
     Path("empty").mkdir()
     with pytest.raises(InputError, match=re.escape(name)):
-        find_pictures(["b.jpg", name])
+        find_images(["b.jpg", name])
 
 
 def test_of_a_folder_of_folders_the_pattern_is_told_that_finds_its_pictures(photos, monkeypatch):
@@ -193,9 +193,9 @@ def test_of_a_folder_of_folders_the_pattern_is_told_that_finds_its_pictures(phot
         (photos / "my [pics]" / str(number)).mkdir(parents=True)
         (photos / "my [pics]" / str(number) / f"a{suffix}").touch()
     with pytest.raises(InputError) as error:
-        find_pictures(["my [pics]"])
+        find_images(["my [pics]"])
     _, patterns = str(error.value).split("; give ")
-    assert find_pictures(shlex.split(patterns)) == [Path("my [pics]/0/a.jpg"), Path("my [pics]/1/a.PNG")]
+    assert find_images(shlex.split(patterns)) == [Path("my [pics]/0/a.jpg"), Path("my [pics]/1/a.PNG")]
 
 
 def test_drawings_have_the_names_of_their_pictures_and_never_share_one():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from d2_detr.structures.detections import Objects
+from d2_detr.structures.detections import Detections
 from d2_detr.visualization.attention import Attention, draw_attention, recording
 from d2_detr.visualization.figures import save_png
 from tests.modeling.small import picture, tiny
@@ -74,7 +74,7 @@ def test_a_point_belongs_to_the_cell_that_it_lies_in():
 @pytest.mark.parametrize("number", [0, 1, 7])
 def test_a_picture_of_it_is_written_whatever_was_found(recorded, tmp_path, number):
     _, found = recorded
-    objects = Objects(np.tile([5.0, 5, 40, 50], (number, 1)), np.zeros(number, int), np.full(number, 0.9))
+    objects = Detections(np.tile([5.0, 5, 40, 50], (number, 1)), np.zeros(number, int), np.full(number, 0.9))
     figure = draw_attention(np.zeros((64, 96, 3), np.uint8), found[0], objects, range(number), ["cat"])
     save_png(figure, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:

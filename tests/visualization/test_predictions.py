@@ -5,7 +5,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from d2_detr.structures.detections import Objects
+from d2_detr.structures.detections import Detections
 from d2_detr.visualization.predictions import (
     COLOURS,
     MASK_OPACITY,
@@ -25,8 +25,8 @@ NAMES = ("cat", "dog")
 
 def comparison(scores):
     picture = np.full((100, 80, 3), 255, np.uint8)
-    predicted = Objects(np.repeat(BOX, len(scores), 0), np.zeros(len(scores), int), np.array(scores))
-    truth = Objects(BOX, np.array([1]))
+    predicted = Detections(np.repeat(BOX, len(scores), 0), np.zeros(len(scores), int), np.array(scores))
+    truth = Detections(BOX, np.array([1]))
     return Comparison("cat.jpg", picture, [View("truth", truth, NAMES), View("found", predicted, NAMES)])
 
 
@@ -51,9 +51,9 @@ def test_a_class_has_one_colour_in_all_views_whatever_its_number(tmp_path, monke
     picture, seen = np.zeros((100, 80, 3), np.uint8), []
     monkeypatch.setattr(Axes, "text", lambda axes, x, y, name, bbox, **style: seen.append((name, bbox["facecolor"])))
     views = [
-        View("truth", Objects(BOX, np.array([1])), NAMES),
-        View("one", Objects(BOX, np.array([0])), ("dog",)),
-        View("other", Objects(BOX, np.array([2])), ("person", "dog", "cat")),
+        View("truth", Detections(BOX, np.array([1])), NAMES),
+        View("one", Detections(BOX, np.array([0])), ("dog",)),
+        View("other", Detections(BOX, np.array([2])), ("person", "dog", "cat")),
     ]
     save_comparisons([Comparison("cat.jpg", picture, views)], tmp_path / "out.png")
     assert seen == [("dog", COLOURS[1]), ("dog", COLOURS[1]), ("cat", COLOURS[0])]
@@ -63,7 +63,7 @@ def test_a_class_has_one_colour_in_all_views_whatever_its_number(tmp_path, monke
 def test_the_name_of_the_only_class_is_left_out_where_pictures_are_compared(tmp_path, monkeypatch, names, seen):
     texts = []
     monkeypatch.setattr(Axes, "text", lambda axes, x, y, name, **style: texts.append(name))
-    truth, found = Objects(BOX, np.array([len(names) - 1])), Objects(BOX, np.array([0]), np.array([0.9]))
+    truth, found = Detections(BOX, np.array([len(names) - 1])), Detections(BOX, np.array([0]), np.array([0.9]))
     views = [View("truth", truth, names), View("found", found, names)]
     save_comparisons([Comparison("cat.jpg", np.zeros((100, 80, 3), np.uint8), views)], tmp_path / "out.png")
     assert texts == seen
@@ -79,7 +79,7 @@ def with_masks():
     masks = np.zeros((2, 100, 80), bool)
     masks[0, 20:70, 10:60] = True
     masks[1, 30:50, 20:40] = True
-    return Objects(np.array([*BOX, [np.nan] * 4]), np.array([0, 1]), np.array([0.9, 0.8]), masks)
+    return Detections(np.array([*BOX, [np.nan] * 4]), np.array([0, 1]), np.array([0.9, 0.8]), masks)
 
 
 def test_the_threshold_keeps_the_masks_of_what_scores_above_it():
@@ -111,7 +111,7 @@ def test_what_has_no_box_is_named_inside_its_mask(tmp_path):
 def test_boxes_are_drawn_around_the_pixels_that_they_hold():
     figure = Figure(figsize=(1, 1))
     axes = figure.add_axes((0, 0, 1, 1))
-    objects = Objects(np.array([[0.0, 0, 2, 3]]), np.array([0]), np.array([0.9]))
+    objects = Detections(np.array([[0.0, 0, 2, 3]]), np.array([0]), np.array([0.9]))
     draw_objects(axes, np.zeros((4, 4, 3), np.uint8), objects, ["cat"], palette_of(["cat"]))
     assert axes.images[0].get_extent() == [*axes.get_xlim(), *axes.get_ylim()] == [0, 4, 4, 0]
     assert axes.texts[0].get_verticalalignment() == "top", "inside, where the border is near"
@@ -121,7 +121,7 @@ def test_boxes_are_drawn_around_the_pixels_that_they_hold():
     ("size_hw", "drawn_wh"), [((480, 731), (731, 480)), ((128, 127), (635, 640)), ((37, 643), (643, 37))]
 )
 def test_a_picture_with_objects_has_its_own_size_and_small_ones_are_enlarged(tmp_path, size_hw, drawn_wh):
-    nothing = Objects(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
+    nothing = Detections(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
     picture = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
     save_objects(picture, nothing, [], tmp_path / "out.png")
     with Image.open(tmp_path / "out.png") as drawing:

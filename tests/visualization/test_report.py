@@ -10,7 +10,7 @@ import pytest
 from d2_detr.evaluation.confusion import confusion
 from d2_detr.evaluation.matching import Outcome, outcomes
 from d2_detr.report.page import Confusion, Report, Table, make_sheet, save_report
-from d2_detr.structures.detections import Objects
+from d2_detr.structures.detections import Detections
 
 NAMES = ("cat", "dog & <co>")
 BOX = (10.0, 10, 30, 30)
@@ -24,7 +24,7 @@ def objects(*entries, scores=None, masks=False):
     for mask, (x0, y0, x1, y1) in zip(drawn, boxes.astype(int), strict=True):
         mask[y0:y1, x0:x1] = True
     classes = np.array([label for _, label in entries], int)
-    return Objects(boxes, classes, None if scores is None else np.array(scores), drawn if masks else None)
+    return Detections(boxes, classes, None if scores is None else np.array(scores), drawn if masks else None)
 
 
 def sheet(name, truth, predicted, size=(80, 100)):

@@ -21,7 +21,7 @@ from pathlib import Path
 from d2_detr.data.datasets.synthetic import draw_dataset
 from d2_detr.data.formats.coco import read_coco
 from d2_detr.data.formats.via import via_to_coco
-from d2_detr.data.images import picture_size
+from d2_detr.data.images import image_size
 from d2_detr.utils.download import cache_folder, download, file_sha256
 from d2_detr.utils.errors import InputError
 from d2_detr.utils.files import read_json, write_json
@@ -101,7 +101,7 @@ def _picture_size(folder: Path, file_name: str) -> tuple[int, int]:
     """Width and height in pixels of a picture that the VIA annotations of its folder name."""
     if not (folder / file_name).is_file():
         raise FileNotFoundError(f"{folder / file_name}: named in {folder / VIA_FILE}, but there is no such picture")
-    return picture_size(folder / file_name)
+    return image_size(folder / file_name)
 
 
 def count(folder: Path, split: str) -> tuple[int, int]:

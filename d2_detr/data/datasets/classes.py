@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.data.datasets import custom
+from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError
 
 from detectron2.config import CfgNode

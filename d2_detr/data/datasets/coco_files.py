@@ -18,7 +18,7 @@ from typing import Any
 from d2_detr.data.datasets.layouts import LAYOUTS, VAL, Layout, Split, file_state, via_entries
 from d2_detr.data.formats.coco import as_id
 from d2_detr.data.formats.via import via_to_coco
-from d2_detr.data.images import picture_size
+from d2_detr.data.images import image_size
 from d2_detr.utils.download import cache_folder
 from d2_detr.utils.errors import InputError
 from d2_detr.utils.files import read_json, write_json
@@ -149,7 +149,7 @@ def _any_size(_: str) -> tuple[float, float]:
 
 
 def _size(folder: Path, file_name: str) -> tuple[int, int]:
-    return picture_size(folder / file_name)
+    return image_size(folder / file_name)
 
 
 def _attributes(content: Mapping) -> list[set[str]]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pycocotools.mask as mask_util
-
-from d2_detr.data.images import picture_size
+from d2_detr.data.images import image_size
+from d2_detr.structures.masks import to_rle
 from d2_detr.utils.errors import InputError
 from d2_detr.utils.files import read_json
 
@@ -59,7 +58,7 @@ class CocoFile:
             if segmentation := annotation.get("segmentation"):
                 # Detectron2 expects polygons as they are, and the counts of an RLE in a string.
                 polygons = isinstance(segmentation, list)
-                instance["segmentation"] = segmentation if polygons else as_rle(segmentation, segmentation["size"])
+                instance["segmentation"] = segmentation if polygons else to_rle(segmentation, segmentation["size"])
             per_image[annotation["image_id"]].append(instance)
         return [
             {
@@ -112,15 +111,6 @@ def read_coco(path: str | Path, image_root: str | Path, *, source: Path | None =
     return CocoFile(path, images, annotations, categories)
 
 
-def as_rle(segmentation: list | dict[str, Any], size_hw: Sequence[int]) -> dict[str, Any]:
-    """COCO's compressed RLE, of the union of polygons [x0, y0, x1, y1, ...] in pixels or of an RLE of either kind."""
-    if isinstance(segmentation, list):
-        return mask_util.merge(mask_util.frPyObjects(segmentation, *size_hw))
-    if isinstance(segmentation["counts"], list):
-        return mask_util.frPyObjects(segmentation, *size_hw)
-    return segmentation
-
-
 def _check_sections(path: Path, content: object) -> None:
     if isinstance(content, dict) and ("_via_img_metadata" in content or _is_via(content)):
         raise InputError(f"{path}: annotations of VIA, not COCO's; convert them with tools/via_to_coco.py")
@@ -171,7 +161,7 @@ def _images(path: Path, entries: list[dict], image_root: Path) -> list[dict[str,
         seen.add(image_id)
         width, height = entry.get("width"), entry.get("height")
         if width is None or height is None:
-            width, height = picture_size(image_root / file_name)
+            width, height = image_size(image_root / file_name)
         if not all(_is_number(side) and side > 0 for side in (width, height)):
             raise InputError(f"{path}: images[{number}] ({file_name}): width {width!r}, height {height!r}")
         images.append(entry | {"id": image_id, "width": int(width), "height": int(height)})

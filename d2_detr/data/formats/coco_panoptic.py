@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from d2_detr.data.formats.coco import as_id
-from d2_detr.data.images import read_picture
+from d2_detr.data.images import read_image
 from d2_detr.utils.errors import InputError
-from d2_detr.utils.files import read_json, replacing
+from d2_detr.utils.files import atomic_write, read_json
 
 VOID = 0
 MOST_IDS = 1 << 24  # three bytes of colour
@@ -175,12 +175,12 @@ def read_ids(path: str | Path, *, annotated_wh: tuple[int, int] | None = None) -
     Raises:
         FileNotFoundError, InputError: no such file, damaged, or not of the annotated width and height.
     """
-    rgb = read_picture(path, annotated_wh=annotated_wh).astype(np.int32)
+    rgb = read_image(path, annotated_wh=annotated_wh).astype(np.int32)
     return rgb[..., 0] + (rgb[..., 1] << 8) + (rgb[..., 2] << 16)
 
 
 def write_ids(ids: np.ndarray, path: str | Path) -> None:
     """Write segment ids (H, W), integers in 0..2^24 - 1, as a PNG."""
     rgb = np.stack([ids, ids >> 8, ids >> 16], axis=-1).astype(np.uint8)  # which keeps the lowest byte
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         Image.fromarray(rgb).save(temporary, format="PNG")

@@ -14,8 +14,9 @@ import pycocotools.mask as mask_util
 from tqdm import tqdm
 
 from d2_detr.data.datasets.panoptic import made_json
-from d2_detr.data.formats.coco import CocoFile, as_rle, read_coco
+from d2_detr.data.formats.coco import CocoFile, read_coco
 from d2_detr.data.formats.coco_panoptic import MOST_IDS, VOID, write_ids
+from d2_detr.structures.masks import to_rle
 from d2_detr.utils.errors import InputError
 from d2_detr.utils.files import read_json, write_json
 
@@ -133,7 +134,7 @@ def paint(
         objects: annotations in COCO format, from the file's `segmentation`.
         stuff_id: category id of the pixels that no object covers.
     """
-    masks = [as_rle(annotation["segmentation"], size_hw) for annotation in objects]
+    masks = [to_rle(annotation["segmentation"], size_hw) for annotation in objects]
     # What is painted last lies in front.
     order = sorted(range(len(objects)), key=lambda i: (not objects[i]["iscrowd"], -int(mask_util.area(masks[i]))))
     ids = np.zeros(size_hw, np.int32)

@@ -22,7 +22,7 @@ class Region(NamedTuple):
 
 def via_to_coco(
     via: Mapping,
-    picture_size: Callable[[str], tuple[int, int]],
+    image_size: Callable[[str], tuple[int, int]],
     *,
     source: str,
     class_name: str | None = None,
@@ -38,7 +38,7 @@ def via_to_coco(
 
     Args:
         via: the annotations as VIA 1.x or 2.x exports them, or a project file of VIA 2.x.
-        picture_size: width and height in pixels for a file name.
+        image_size: width and height in pixels for a file name.
         source: name of the annotation file, for messages.
         class_name: the class of all regions.
         class_attribute: the region attribute that says the class, as a text or as the one chosen option of a checkbox.
@@ -62,7 +62,7 @@ def via_to_coco(
             raise InputError(f"{region.where}: {name!r} is none of the classes {_quoted(classes)}; correct either")
     outlines = [outline(region.shape, region.where) for region in regions]
     images = {
-        file_name: _image(image_id, file_name, picture_size(file_name)) for image_id, file_name in enumerate(entries, 1)
+        file_name: _image(image_id, file_name, image_size(file_name)) for image_id, file_name in enumerate(entries, 1)
     }
     annotations = [
         _annotation(i, region, shape, images[region.file_name], category_ids[name])

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from tabulate import tabulate
 from tqdm import tqdm
 
-from d2_detr.checkpoint.class_head import LabelMap
 from d2_detr.data.datasets.classes import dataset_label_map
-from d2_detr.data.images import check_picture
+from d2_detr.data.images import check_image
 from d2_detr.data.validation.masks import check_masks
-from d2_detr.data.validation.statistics import Datasets, Survey, survey
-from d2_detr.data.validation.warnings import oddities_of_boxes, oddities_of_files
+from d2_detr.data.validation.statistics import Datasets, DatasetStats, compute_stats
+from d2_detr.data.validation.warnings import box_warnings, file_warnings
+from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError
 
 from detectron2.config import CfgNode
@@ -27,17 +27,19 @@ def look_at_data(cfg: CfgNode, *, evaluation_only: bool) -> None:
     """Check pictures and masks of the datasets of a config; before a training log the class table and what looks wrong.
 
     Raises:
-        FileNotFoundError, InputError: see check_pictures and check_masks; or a training or test set without an object.
+        FileNotFoundError, InputError: see check_images and check_masks; or a training or test set without an object.
     """
     names = cfg.DATASETS.TEST if evaluation_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     datasets = {name: DatasetCatalog.get(name) for name in names}
-    check_pictures(datasets)
+    check_images(datasets)
     if cfg.MODEL.MASK_ON:
         check_masks({name: datasets[name] for name in cfg.DATASETS.TRAIN if name in datasets}, cfg.INPUT.MASK_FORMAT)
         check_masks({name: datasets[name] for name in cfg.DATASETS.TEST}, "bitmask")  # evaluation takes both
     if evaluation_only:
         return
-    train, val = (survey({name: datasets[name] for name in split}) for split in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST))
+    train, val = (
+        compute_stats({name: datasets[name] for name in split}) for split in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+    )
     label_map = dataset_label_map(cfg.DATASETS.TRAIN[0])
     logger.info("Classes of the data:\n%s", class_table(label_map, train, val))
     if not train.boxes:
@@ -49,13 +51,13 @@ def look_at_data(cfg: CfgNode, *, evaluation_only: bool) -> None:
             "DATASETS.TEST '()'"
         )
     for oddity in [
-        *oddities_of_boxes(label_map, train, val, cfg.MODEL.DETR.NUM_OBJECT_QUERIES),
-        *oddities_of_files(train, val),
+        *box_warnings(label_map, train, val, cfg.MODEL.DETR.NUM_OBJECT_QUERIES),
+        *file_warnings(train, val),
     ]:
         logger.warning(oddity)
 
 
-def check_pictures(datasets: Datasets) -> None:
+def check_images(datasets: Datasets) -> None:
     """See that every picture is there, can be opened, is whole, and has the size that is annotated.
 
     Raises:
@@ -72,7 +74,7 @@ def check_pictures(datasets: Datasets) -> None:
 
 def _picture_problem(name: str, record: dict) -> FileNotFoundError | InputError | None:
     try:
-        check_picture(record["file_name"], (record["width"], record["height"]) if "width" in record else None)
+        check_image(record["file_name"], (record["width"], record["height"]) if "width" in record else None)
     except FileNotFoundError as error:
         remedy = "put it there, or remove its entry"
         return FileNotFoundError(f"{error}, but the annotations of {name} name it; {remedy}")
@@ -81,7 +83,7 @@ def _picture_problem(name: str, record: dict) -> FileNotFoundError | InputError 
     return None
 
 
-def class_table(label_map: LabelMap, train: Survey, val: Survey) -> str:
+def class_table(label_map: LabelMap, train: DatasetStats, val: DatasetStats) -> str:
     """Category id, contiguous id, name, and in how many boxes and pictures, with a line of sums."""
     rows = [
         (raw_id, i, name, train.boxes[i], train.pictures[i], val.boxes[i], val.pictures[i])

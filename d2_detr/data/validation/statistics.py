@@ -15,7 +15,7 @@ THINNEST = 2  # pixels of an object that somebody can have meant
 
 
 @dataclass
-class Survey:
+class DatasetStats:
     """Counts of a dataset; crowds are left out, as in training. Lists hold file names, one for each box."""
 
     names: tuple[str, ...]
@@ -33,9 +33,9 @@ class Survey:
         return ", ".join(self.names)
 
 
-def survey(datasets: Datasets) -> Survey:
+def compute_stats(datasets: Datasets) -> DatasetStats:
     """Count the objects of datasets, all of them together."""
-    result = Survey(tuple(datasets))
+    result = DatasetStats(tuple(datasets))
     for record in (record for dataset in datasets.values() for record in dataset):
         annotations = [a for a in objects_of(record) if not a.get("iscrowd", 0)]
         classes = [annotation["category_id"] for annotation in annotations]

@@ -7,11 +7,11 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from d2_detr.checkpoint.class_head import LabelMap
-from d2_detr.data.validation.statistics import THINNEST, Survey
+from d2_detr.data.validation.statistics import THINNEST, DatasetStats
+from d2_detr.structures.label_map import LabelMap
 
 
-def oddities_of_boxes(label_map: LabelMap, train: Survey, val: Survey, num_queries: int) -> Iterator[str]:
+def box_warnings(label_map: LabelMap, train: DatasetStats, val: DatasetStats, num_queries: int) -> Iterator[str]:
     """Classes without a box, more objects than queries, and boxes as nobody draws them."""
     for data, consequence in ((train, "cannot be learned"), (val, "will have no AP")):
         missing = [name for i, name in enumerate(label_map.names) if not data.boxes[i]]
@@ -35,7 +35,7 @@ def oddities_of_boxes(label_map: LabelMap, train: Survey, val: Survey, num_queri
                 yield f"{len(files)} boxes of {data.title} {what}; the first in {files[0]}."
 
 
-def oddities_of_files(train: Survey, val: Survey) -> Iterator[str]:
+def file_warnings(train: DatasetStats, val: DatasetStats) -> Iterator[str]:
     """Pictures that both parts have, and pictures that none has."""
     if shared := _same_content(train.objects, val.objects):
         yield (

@@ -11,7 +11,7 @@ from typing import Any
 from d2_detr.checkpoint.checkpointer import BEST, LAST, DetrCheckpointer
 from d2_detr.engine.logs import console_spared
 from d2_detr.evaluation.error_analysis import best_threshold_of
-from d2_detr.utils.files import replacing
+from d2_detr.utils.files import atomic_write
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
@@ -20,7 +20,7 @@ from detectron2.utils import comm
 logger = logging.getLogger(__name__)
 
 
-class KeepBest(HookBase):
+class BestCheckpoint(HookBase):
     """Saves the model with the highest value of a metric as model_best.pth, with the best threshold of its scores, and
     its predictions for the validation pictures as model_best_results.json; what it knows survives a resume.
 
@@ -95,7 +95,7 @@ class KeepBest(HookBase):
                 self._checkpointer.save(BEST, iteration=iteration, threshold=threshold)
             logger.info("The best %s so far: saved as %s.pth", self._metric, BEST)
             if found:
-                with replacing(self.kept_results) as temporary:
+                with atomic_write(self.kept_results) as temporary:
                     shutil.copyfile(self._results_file, temporary)
 
     def _stop(self) -> None:
@@ -104,9 +104,9 @@ class KeepBest(HookBase):
         self._checkpointer.save("model_final", iteration=self.trainer.iter)
 
 
-class KeepLast(HookBase):
+class LastCheckpoint(HookBase):
     """Saves model_last.pth behind every evaluation, in place of the one before, so that an interrupted run goes on from
-    there. It goes where a newer checkpoint, as model_final.pth, has come. It belongs behind KeepBest."""
+    there. It goes where a newer checkpoint, as model_final.pth, has come. It belongs behind BestCheckpoint."""
 
     def __init__(self, checkpointer: DetrCheckpointer, eval_period: int):
         self._checkpointer = checkpointer
