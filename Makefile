@@ -1,5 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --editable
 
 .PHONY: demo test lint clean
 
@@ -7,19 +8,27 @@ BIN := .venv/bin
 demo: .venv/installed
 	@BALLOON_DIR='$(BALLOON_DIR)' DATA='$(DATA)' $(BIN)/python tools/demo.py
 
-test: .venv/installed
+test: .venv/test
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
-lint: .venv/installed
+# Style, docstrings, spelling, the order of imports between folders, types.
+lint: .venv/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 .venv/installed: setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed; make PYTHON=python3.12")'
 	@echo "Installing into .venv: torch and its libraries are 5 GB, this takes a few minutes the first time."
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[test]'
+	$(INSTALL) .
+	@touch $@
+
+.venv/test .venv/lint: .venv/%: .venv/installed
+	$(INSTALL) '.[$*]'
 	@touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info outputs datasets/balloon_drawn
+	rm -rf .venv build dist *.egg-info

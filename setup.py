@@ -1,7 +1,7 @@
 """Packaging of d2_detr.
 
-Detectron2 is not required here: it is not on the package index and must be compiled against the torch that is
-installed. Where it is installed it is used; else the subset that d2_detr carries answers `import detectron2`.
+Detectron2 is not a requirement: it is not on the package index and must be compiled against the installed torch. If it
+is installed it is used; otherwise `import detectron2` finds the subset that d2_detr carries.
 """
 
 import shutil
@@ -14,14 +14,16 @@ ROOT = Path(__file__).parent
 
 
 def version() -> str:
+    """Read the version without importing the package, which needs its requirements."""
     lines = (ROOT / "d2_detr" / "__init__.py").read_text().splitlines()
     return next(line.split('"')[1] for line in lines if line.startswith("__version__"))
 
 
 class BuildWithConfigs(build_py):
-    """`configs/` stands beside the package in a checkout and goes into it in a wheel."""
+    """Puts `configs/`, which is beside the package in a clone, into the package in a wheel."""
 
     def run(self) -> None:
+        """Build, and copy the configs."""
         super().run()
         if not self.editable_mode:
             shutil.copytree(ROOT / "configs", Path(self.build_lib) / "d2_detr" / "configs", dirs_exist_ok=True)
@@ -30,17 +32,18 @@ class BuildWithConfigs(build_py):
 setup(
     name="d2_detr",
     version=version(),
-    description="Fine-tune DETR on your own pictures: a Detectron2 plugin that also runs without Detectron2",
+    description="Fine-tune DETR on your own images: a Detectron2 plugin that also runs without Detectron2",
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_namespace_packages(include=["d2_detr*"]),
-    # Said though it is the default: an editable install is then a mere path, and a script beside the checkout does not
-    # take the folder of the checkout for the package.
+    # The default, but if it is explicit, an editable install is a plain path; otherwise a script beside the clone would
+    # take the folder of the clone for the package.
     package_dir={"": "."},
     package_data={"": ["*.json", "*.yaml", "*.md", "*.jinja", "*.css", "*.js"]},
     cmdclass={"build_py": BuildWithConfigs},
+    entry_points={"console_scripts": ["d2_detr = d2_detr.cli:main"]},
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",
@@ -58,6 +61,7 @@ setup(
         "tensorboard",
         "termcolor",
         "tqdm",
+        "typing_extensions",
         "yacs",
     ],
     extras_require={
@@ -66,11 +70,19 @@ setup(
             "ipykernel",  # with nbclient, for the notebooks
             "nbclient",
             "pytest",
-            "pytest-xdist[psutil]",  # `make test` shares the tests out to all cores
-            "ruff==0.17.5",
-            "selenium",  # for the report, where there is a browser
-            "setuptools>=70.1",  # which builds wheels by itself
+            "pytest-xdist[psutil]",  # `make test` distributes the tests over all cores
+            "selenium",  # for the report, if there is a browser
+            "setuptools>=70.1",  # builds wheels without the wheel package
         ],
-        "record": ["transformers==5.23.0", "timm==1.0.31"],  # to record figures of tests/reference anew
+        "lint": [
+            "codespell==2.4.3",
+            "import-linter==2.17",
+            "mypy==2.4.1",
+            "ruff==0.17.5",
+            "types-PyYAML",
+            "types-tabulate",
+            "types-tqdm",
+        ],
+        "record": ["transformers==5.23.0", "timm==1.0.31"],  # to record the figures in tests/reference again
     },
 )

@@ -1,20 +1,37 @@
 """d2_detr: fine-tune DETR, as a Detectron2 plugin.
 
-Importing it settles which `detectron2` answers (so import it first), and registers the meta-architecture `Detr`, the
-torchvision backbones and the balloon dataset.
+Importing it decides which `detectron2` is used (so import it before detectron2), and registers the meta-architecture
+`Detr` and the torchvision backbones. `finetune`, `Predictor` and what they need are imported on first use.
 """
 
-# ruff: noqa: E402 - everything below imports detectron2
-from d2_detr._runtime import settle_detectron2
+# ruff: noqa: E402 - detectron2 can only be imported once it is decided which one
+from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.2.0.dev0"
+
+from d2_detr._runtime import settle_detectron2
+from d2_detr.utils.command_line import announce
+
+announce(__version__)
 settle_detectron2()
 
-from d2_detr import data, modeling  # noqa: F401 - only registration
-from d2_detr.config.keys import add_detr_config
+from d2_detr.config import add_detr_config
 from d2_detr.data.mapper import DetrDatasetMapper
-from d2_detr.inference.predictor import Predictor
 from d2_detr.modeling.detr import Detr
-from d2_detr.workflows.finetune import finetune
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from d2_detr.inference.predictor import Predictor
+    from d2_detr.workflows.finetune import finetune
+
 __all__ = ["Detr", "DetrDatasetMapper", "Predictor", "add_detr_config", "finetune"]
+
+_ON_FIRST_USE = {"Predictor": "d2_detr.inference.predictor", "finetune": "d2_detr.workflows.finetune"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_FIRST_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_ON_FIRST_USE[name]), name)

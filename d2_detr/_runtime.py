@@ -1,4 +1,4 @@
-"""Which `detectron2` answers: an installed one, or the subset that d2_detr carries."""
+"""Which `detectron2` is used: an installed one, or the subset that d2_detr carries."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ EMBEDDED = Path(__file__).parent / "_embedded"
 def settle_detectron2() -> None:
     """Make `import detectron2` work; to be called before the first one.
 
-    An installed Detectron2 (wheel or editable) always wins. A bare clone in the working folder is not one: Python sees
-    a namespace package there, which has no file of its own, and would fail later on a missing name.
+    An installed Detectron2 (wheel or editable) always wins. A bare clone in the working folder is not an installation:
+    Python sees it as a namespace package without a file of its own, which would fail later on a missing name.
     """
     spec = importlib.util.find_spec("detectron2")
     if spec is None or spec.origin is None:
@@ -24,4 +24,4 @@ def settle_detectron2() -> None:
     import detectron2
 
     logger = logging.getLogger(__name__)
-    logger.info("detectron2 %s from %s", detectron2.__version__, Path(detectron2.__file__).parent)
+    logger.info("detectron2 %s from %s", detectron2.__version__, Path(str(detectron2.__file__)).parent)

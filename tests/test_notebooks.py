@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, one after the other, and are stored with what they have shown."""
+"""The notebooks run from top to bottom, in order, and are stored with their outputs."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from d2_detr.data.datasets import balloon
 from d2_detr.data.datasets.synthetic import draw_dataset
 
 ROOT = Path(__file__).parents[1]
-# As they are meant to be run: the last one looks at the model of the first.
+# In the order to run them: the last one shows the model of the first.
 NOTEBOOKS = ("finetune_detr.ipynb", "finetune_detectron2.ipynb", "view_balloon_validation.ipynb")
 TINY = (
     "MODEL.DETR.ENC_LAYERS 1 MODEL.DETR.DEC_LAYERS 2 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 "
@@ -16,7 +16,7 @@ TINY = (
 ).split()
 SETTINGS = f"""
 HAS_GPU, OPTIONS = False, {TINY}
-NUMBER, THRESHOLD = 2, 0.0
+NUM_IMAGES, THRESHOLD = 2, 0.0
 """
 
 nbformat = pytest.importorskip("nbformat")
@@ -28,22 +28,22 @@ def read(name):
     return nbformat.read(ROOT / "notebooks" / name, as_version=4)
 
 
-def code_of(notebook):
+def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_every_cell_is_stored_with_what_it_has_shown(name):
+def test_every_notebook_is_stored_with_its_outputs(name):
     notebook = read(name)
     nbformat.validate(notebook)
-    install, settings, *work = code_of(notebook)
+    install, settings, *work = code_cells(notebook)
     assert "%pip install" in install.source and "parameters" in settings.metadata["tags"]
-    assert [cell.execution_count for cell in code_of(notebook)] == list(range(1, len(work) + 3))
+    assert [cell.execution_count for cell in code_cells(notebook)] == list(range(1, len(work) + 3))
     kinds = {output.output_type for cell in work for output in cell.outputs}
     assert "error" not in kinds and {"stream", "execute_result"} <= kinds
 
 
-def test_they_run_on_a_small_model(tmp_path, monkeypatch):
+def test_notebooks_run_on_a_small_model(tmp_path, monkeypatch):
     data = tmp_path / "datasets/drawn/balloon"
     for seed, (split, number) in enumerate({"train": 8, "val": 4}.items()):
         draw_dataset(data / split, number, size=64, seed=seed)
@@ -57,7 +57,7 @@ def test_they_run_on_a_small_model(tmp_path, monkeypatch):
         nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
     for written in (
         "finetune_detr/report.html",
-        "finetune_detectron2/report.html",
+        "finetune_detectron2/model_best.pth",
         "view_balloon_validation/overview.png",
     ):
         assert (tmp_path / "outputs" / written).is_file()

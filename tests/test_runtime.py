@@ -1,4 +1,4 @@
-"""Which detectron2 answers: an installed one always, a bare clone never."""
+"""Which detectron2 is imported: an installed one takes precedence, a bare clone is ignored."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# As much of a Detectron2 as `import d2_detr._runtime` asks for.
+# Settles which detectron2 is used, and prints its version and path.
 SETTLE = (
     "import sys, logging; logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stdout);"
     "from d2_detr._runtime import settle_detectron2; settle_detectron2();"
@@ -21,7 +21,7 @@ SETTLE = (
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
-    """An interpreter without anything installed, in which the module that settles it can be imported alone."""
+    """A bare interpreter, and a folder with only `d2_detr._runtime` and a stand-in for the embedded subset."""
     folder = tmp_path_factory.mktemp("venv")
     venv.create(folder, symlinks=True)
     (folder / "alone" / "d2_detr").mkdir(parents=True)
@@ -36,7 +36,7 @@ def site_packages(python):
     return next((python.parents[1] / "lib").glob("python*/site-packages"))
 
 
-def answer(python, folder):
+def imported_detectron2(python, folder):
     environment = {"PYTHONPATH": str(python.parents[1] / "alone"), "PATH": os.environ["PATH"]}
     result = subprocess.run(
         [python, "-c", SETTLE], cwd=folder, env=environment, capture_output=True, text=True, check=True
@@ -45,37 +45,37 @@ def answer(python, folder):
 
 
 def clone(folder):
-    """A clone of Detectron2's repository: the package lies one level below."""
+    """Create a clone of Detectron2's repository: the package is one level below."""
     (folder / "detectron2" / "detectron2").mkdir(parents=True)
     (folder / "detectron2" / "setup.py").touch()
     (folder / "detectron2" / "detectron2" / "__init__.py").write_text("__version__ = 'clone'")
     return folder / "detectron2"
 
 
-def test_without_one_the_embedded_part_answers_and_the_log_says_so(python, tmp_path):
-    logged, answered = answer(python, tmp_path)
-    assert answered.startswith("embedded ") and logged.startswith("detectron2 embedded from ")
+def test_embedded_subset_is_the_default_and_is_logged(python, tmp_path):
+    logged, imported = imported_detectron2(python, tmp_path)
+    assert imported.startswith("embedded ") and logged.startswith("detectron2 embedded from ")
 
 
-def test_a_bare_clone_in_the_working_folder_is_not_taken_for_one(python, tmp_path):
+def test_bare_clone_in_the_working_folder_is_ignored(python, tmp_path):
     clone(tmp_path)
-    assert answer(python, tmp_path)[-1].startswith("embedded ")
+    assert imported_detectron2(python, tmp_path)[-1].startswith("embedded ")
 
 
-def test_a_wheel_that_is_installed_answers_also_beside_a_clone(python, tmp_path):
+def test_installed_wheel_wins_over_a_clone(python, tmp_path):
     package = site_packages(python) / "detectron2"
     package.mkdir()
     (package / "__init__.py").write_text("__version__ = 'wheel'")
     clone(tmp_path)
     try:
-        assert answer(python, tmp_path)[-1].startswith("wheel ")
+        assert imported_detectron2(python, tmp_path)[-1].startswith("wheel ")
     finally:
         shutil.rmtree(package)
 
 
 @pytest.mark.parametrize("way", ["path", "finder"])
-def test_an_editable_install_answers_also_from_the_folder_above_the_clone(python, tmp_path, way):
-    """setuptools puts the clone on the path, or a finder that maps the name to it."""
+def test_editable_install_works_in_the_parent_of_its_clone(python, tmp_path, way):
+    """setuptools adds the clone to the path, or a finder that maps the name to it."""
     root = clone(tmp_path)
     pth = site_packages(python) / "detectron2_editable.pth"
     finder = site_packages(python) / "detectron2_editable_finder.py"
@@ -94,15 +94,15 @@ def test_an_editable_install_answers_also_from_the_folder_above_the_clone(python
         )
         pth.write_text("import detectron2_editable_finder\n")
     try:
-        assert answer(python, tmp_path)[-1].startswith("clone ")
+        assert imported_detectron2(python, tmp_path)[-1].startswith("clone ")
     finally:
         pth.unlink()
         finder.unlink(missing_ok=True)
 
 
-def test_a_wheel_carries_configs_and_the_embedded_part_and_trains(drawn_balloons, tmp_path):
-    """Built, unpacked outside of the clone, and run with nothing of the clone on the path."""
-    source = tmp_path / "source"  # a build leaves folders behind
+def test_wheel_has_configs_and_embedded_subset_and_trains(drawn_balloons, tmp_path):
+    """The wheel is built, unpacked outside the clone, and run without the clone on the path."""
+    source = tmp_path / "source"  # a build creates folders beside the source
     for name in ("d2_detr", "configs"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
@@ -123,11 +123,11 @@ def test_a_wheel_carries_configs_and_the_embedded_part_and_trains(drawn_balloons
         assert name in names
     assert not any(name.startswith(("tests/", "tools/", "detectron2/")) for name in names)
     script = (
-        "import d2_detr; from d2_detr.engine.trainer import Trainer;"
-        "from d2_detr.workflows.setup import load_config, setup;"
+        "import d2_detr;"
+        "from d2_detr.config import load_config; from d2_detr.workflows.train import train;"
         "opts = 'SOLVER.MAX_ITER 2 SOLVER.STEPS () MODEL.DETR.HIDDEN_DIM 32 MODEL.DETR.NHEADS 4 MODEL.DEVICE cpu "
         "SOLVER.IMS_PER_BATCH 2 DATALOADER.NUM_WORKERS 0 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64'.split();"
-        "Trainer(setup(load_config('detr_compact_balloon_drawn.yaml', opts))).train(); print(d2_detr.__file__)"
+        "train(load_config('detr_compact_balloon_drawn.yaml', opts)); print(d2_detr.__file__)"
     )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"PYTHONPATH": str(tmp_path / "site"), "DETECTRON2_DATASETS": str(drawn_balloons.parent)}

@@ -1,4 +1,4 @@
-"""Making the state dict of any checkpoint fit a model that is there."""
+"""Adapt the state dict of a checkpoint of any layout to a model."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 
 from d2_detr.checkpoint.architecture import Architecture, MaskSizes, infer_architecture
 from d2_detr.checkpoint.class_head import AmbiguousClassHead, read_head
-from d2_detr.checkpoint.convert import CLASS_HEAD, checked
+from d2_detr.checkpoint.convert import CLASS_HEAD, canonicalize
 from d2_detr.checkpoint.layouts import BODY, MASK_PARTS, Format, StateDict, detect_format, from_canonical, to_canonical
 from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError
 
 QUERIES = "query_embed.weight"
-# Parts of a model that a checkpoint may not hold. They start anew; where nothing trains them that is an error.
+# Parts of a model that a checkpoint may lack. They keep their initial values, which is an error if nothing trains them.
 PARTS = ("detector", "class head", "queries", "mask head")
 _NAMES = {"class head": CLASS_HEAD, "queries": (QUERIES,), "mask head": MASK_PARTS}
-# Sizes in which a checkpoint and the model must agree, and the config key that sets each.
+# Sizes in which checkpoint and model must agree, and the config key of each.
 _KEYS = {
     "depth": "MODEL.RESNETS.DEPTH",
     "stages": "MODEL.RESNETS.OUT_FEATURES",
@@ -30,111 +30,117 @@ _MASK_KEYS = {"num_heads": "MODEL.DETR.NHEADS", "pyramid_channels": "MODEL.RESNE
 
 @dataclass
 class Adaptation:
-    """A state dict for the model, what was done for it, and which parts of the model it leaves as they are."""
+    """A state dict that fits a model, with a report of the changes.
+
+    Args:
+        state_dict: under the names of the model.
+        notes: what was done to it.
+        reinitialized: which of PARTS keep the initial values of the model, and why.
+    """
 
     state_dict: StateDict
     notes: list[str] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)  # a sentence for each of PARTS
+    reinitialized: dict[str, str] = field(default_factory=dict)
 
 
 def adapt(state_dict: StateDict, model: StateDict, label_map: LabelMap | None = None) -> Adaptation:
-    """The tensors of a checkpoint, of whatever layout, under the names of the model and with its class head.
+    """Rename the tensors of a checkpoint to the names of a model, and convert its class head.
 
-    A class head that cannot be read as one of the model's size is left out, and so are queries of another number, and a
-    mask head where the model has none.
+    A class head that does not fit the number of classes, and queries of another number, are dropped; so is a mask head
+    if the model has none.
 
     Args:
-        state_dict: of the checkpoint.
-        model: state dict of the model.
-        label_map: what is known of the classes of the checkpoint.
+        state_dict: the checkpoint, in any layout.
+        model: the state dict of the model, which is not changed.
+        label_map: the classes of the checkpoint, if known.
 
     Raises:
-        InputError: it is not of DETR, or of a DETR of other sizes, or nothing of it fits.
+        InputError: not DETR, or a DETR of other sizes.
     """
     format = detect_format(state_dict)
     ours, _ = to_canonical(model, Format.PLUGIN)
     if format in (Format.PLUGIN, Format.IMAGENET):
-        common, _ = to_canonical(state_dict, format)
-        fit = Adaptation(common, [f"layout of {format.title}"])
+        theirs, note = to_canonical(state_dict, format)[0], f"layout of {format.title}"
     else:
-        common, report = checked(state_dict, format)
-        fit = Adaptation(common, [str(report)])
+        theirs, report = canonicalize(state_dict, format)
+        note = str(report)
+    adaptation = Adaptation(theirs, [note])
     if format is Format.IMAGENET:
-        _check_backbone(common, ours)
-        fit.left_out["detector"] = "of the backbone alone: the rest of DETR starts anew"
+        _check_backbone(theirs, ours)
+        adaptation.reinitialized["detector"] = "the checkpoint only holds a backbone"
     else:
-        theirs, needed = infer_architecture(common), infer_architecture(ours)
-        _compare_sizes(theirs, needed)
-        _fit_mask_head(fit, theirs, needed)
-        _fit_class_head(fit, format, len(ours[CLASS_HEAD[1]]) - 1, label_map)
-        _fit_queries(fit, ours)
-        _note_missing(fit, ours)
-    detectron2_backbone = any(name.startswith("detr.backbone.0.stem.") for name in model)
-    fit.state_dict = from_canonical(fit.state_dict, Format.PLUGIN, detectron2_backbone=detectron2_backbone)
-    return fit
+        actual, expected = infer_architecture(theirs), infer_architecture(ours)
+        _check_sizes(actual, expected, _KEYS)
+        if actual.mask_head and expected.mask_head:
+            _check_sizes(actual.mask_head, expected.mask_head, _MASK_KEYS)
+        _adapt_mask_head(adaptation, actual, expected)
+        _adapt_class_head(adaptation, format, len(ours[CLASS_HEAD[1]]) - 1, label_map)
+        _adapt_queries(adaptation, len(ours[QUERIES]))
+        _report_missing(adaptation, ours)
+    is_detectron2 = any(name.startswith("detr.backbone.0.stem.") for name in model)
+    adaptation.state_dict = from_canonical(adaptation.state_dict, Format.PLUGIN, detectron2_backbone=is_detectron2)
+    return adaptation
 
 
-def _compare_sizes(theirs: Architecture, ours: Architecture) -> None:
-    _compare(theirs, ours, _KEYS)
-    if theirs.mask_head and ours.mask_head:
-        _compare(theirs.mask_head, ours.mask_head, _MASK_KEYS)
-
-
-def _compare(theirs: Architecture | MaskSizes, ours: Architecture | MaskSizes, keys: dict[str, str]) -> None:
-    different = [name for name in keys if getattr(theirs, name) != getattr(ours, name)]
+def _check_sizes(actual: Architecture | MaskSizes, expected: Architecture | MaskSizes, keys: dict[str, str]) -> None:
+    different = [name for name in keys if getattr(actual, name) != getattr(expected, name)]
     if different:
-        pairs = [f"{name} {getattr(theirs, name)}, here {getattr(ours, name)}" for name in different]
+        sizes = [f"{name} {getattr(actual, name)}, here {getattr(expected, name)}" for name in different]
         raise InputError(
-            f"of a DETR of other sizes: {'; '.join(pairs)}. Take the config that it was trained with, or set "
+            f"does not match the model: {'; '.join(sizes)}. Use the config that it was trained with, or set "
             + ", ".join(keys[name] for name in different)
         )
 
 
-def _check_backbone(common: StateDict, ours: StateDict) -> None:
-    needed = {name: t.shape for name, t in ours.items() if name.startswith(BODY) and "num_batches" not in name}
-    if other := [name for name, shape in needed.items() if name not in common or common[name].shape != shape]:
+def _check_backbone(theirs: StateDict, ours: StateDict) -> None:
+    expected = {name: t.shape for name, t in ours.items() if name.startswith(BODY) and "num_batches" not in name}
+    if wrong := [name for name, shape in expected.items() if name not in theirs or theirs[name].shape != shape]:
         raise InputError(
-            f"{len(other)} tensors of the backbone are missing or of another shape, as {other[0]}: of another ResNet "
-            "than MODEL.RESNETS.DEPTH says?"
+            f"{len(wrong)} tensors of the backbone are missing or have another shape, first {wrong[0]}; "
+            "set MODEL.RESNETS.DEPTH to the depth of the checkpoint"
         )
 
 
-def _fit_class_head(fit: Adaptation, format: Format, num_classes: int, label_map: LabelMap | None) -> None:
-    if not all(name in fit.state_dict for name in CLASS_HEAD):
-        fit.left_out["class head"] = "without a class head: the model's own starts anew"
+def _adapt_class_head(adaptation: Adaptation, format: Format, num_classes: int, label_map: LabelMap | None) -> None:
+    if not all(name in adaptation.state_dict for name in CLASS_HEAD):
+        adaptation.reinitialized["class head"] = "the checkpoint has none"
         return
-    weight, bias = (fit.state_dict.pop(name) for name in CLASS_HEAD)
+    weight, bias = (adaptation.state_dict.pop(name) for name in CLASS_HEAD)
     try:
         head, note = read_head(weight, bias, format, label_map=label_map, num_classes=num_classes)
         if len(head.label_map) != num_classes:
-            raise AmbiguousClassHead(f"the classes of its head are {len(head.label_map)}, of the model {num_classes}")
+            raise AmbiguousClassHead(f"it has {len(head.label_map)} classes, the model {num_classes}")
     except AmbiguousClassHead as error:
-        fit.left_out["class head"] = f"{error}: the class head is left out and starts anew, all else is loaded"
+        adaptation.reinitialized["class head"] = str(error)
         return
-    fit.state_dict |= dict(zip(CLASS_HEAD, (head.weight, head.bias), strict=True))
-    fit.notes.append(note)
+    adaptation.state_dict |= dict(zip(CLASS_HEAD, (head.weight, head.bias), strict=True))
+    adaptation.notes.append(note)
 
 
-def _fit_queries(fit: Adaptation, ours: StateDict) -> None:
-    if QUERIES in fit.state_dict and len(fit.state_dict[QUERIES]) != len(ours[QUERIES]):
-        theirs = len(fit.state_dict.pop(QUERIES))
-        fit.left_out["queries"] = (
-            f"it has {theirs} object queries, the model {len(ours[QUERIES])}: they start anew. Set "
-            f"MODEL.DETR.NUM_OBJECT_QUERIES {theirs} to keep what they learned"
+def _adapt_queries(adaptation: Adaptation, num_queries: int) -> None:
+    if QUERIES not in adaptation.state_dict:
+        adaptation.reinitialized["queries"] = "the checkpoint has none"
+    elif len(adaptation.state_dict[QUERIES]) != num_queries:
+        theirs = len(adaptation.state_dict.pop(QUERIES))
+        adaptation.reinitialized["queries"] = (
+            f"the checkpoint has {theirs} object queries, the model {num_queries}; set "
+            f"MODEL.DETR.NUM_OBJECT_QUERIES {theirs} to keep them"
         )
 
 
-def _fit_mask_head(fit: Adaptation, theirs: Architecture, ours: Architecture) -> None:
-    if ours.mask_head and not theirs.mask_head:
-        fit.left_out["mask head"] = "without a mask head: the model's own starts anew"
-    if theirs.mask_head and not ours.mask_head:
-        fit.state_dict = {name: t for name, t in fit.state_dict.items() if not name.startswith(MASK_PARTS)}
-        fit.notes.append("its mask head is left out: MODEL.MASK_ON is False")
+def _adapt_mask_head(adaptation: Adaptation, actual: Architecture, expected: Architecture) -> None:
+    if expected.mask_head and not actual.mask_head:
+        adaptation.reinitialized["mask head"] = "the checkpoint has none"
+    if actual.mask_head and not expected.mask_head:
+        adaptation.state_dict = {n: t for n, t in adaptation.state_dict.items() if not n.startswith(MASK_PARTS)}
+        adaptation.notes.append("mask head dropped: MODEL.MASK_ON is False")
 
 
-def _note_missing(fit: Adaptation, ours: StateDict) -> None:
-    """What is missing besides the parts that were left out; of the layouts but our own that is an error already."""
-    known = tuple(name for part in fit.left_out for name in _NAMES[part])
-    missing = [n for n in ours if n not in fit.state_dict and not n.startswith(known) and "num_batches" not in n]
+def _report_missing(adaptation: Adaptation, ours: StateDict) -> None:
+    """Report missing tensors of parts that are not reported yet."""
+    known = tuple(name for part in adaptation.reinitialized for name in _NAMES[part])
+    present = adaptation.state_dict
+    missing = [n for n in ours if n not in present and not n.startswith(known) and "num_batches" not in n]
     if missing:
-        fit.left_out["detector"] = f"without {len(missing)} tensors of the model, as {missing[0]}: they start anew"
+        others = f" and {len(missing) - 1} other tensors" if len(missing) > 1 else ""
+        adaptation.reinitialized["detector"] = f"the checkpoint lacks {missing[0]}{others}"

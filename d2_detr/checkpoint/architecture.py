@@ -1,4 +1,4 @@
-"""What model a state dict is of, read from the names and shapes of its tensors."""
+"""Infer the sizes of a DETR from the names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from d2_detr.modeling.network import DetrNetwork
 from d2_detr.modeling.transformer import Transformer
 from d2_detr.utils.errors import InputError
 
-# Blocks of layer1, 2, ..., and whether they are bottlenecks -> depth of the ResNet.
+# (blocks of layer1 to layer4, whether they are bottlenecks) -> depth of the ResNet
 _DEPTHS = {(2, 2, 2, 2, False): 18, (3, 4, 6, 3, False): 34, (3, 4, 6, 3, True): 50, (3, 4, 23, 3, True): 101}
-# A checkpoint made to be fine-tuned may lack these.
+# Checkpoints prepared for fine-tuning may lack these.
 REPLACEABLE = ("class_embed.", "query_embed.")
 
 
 @dataclass(frozen=True)
 class MaskSizes:
-    """Sizes of a mask head: attention heads, and channels of the feature maps that it is given."""
+    """Sizes of a mask head: attention heads, and channels of its three backbone feature maps."""
 
     num_heads: int
     pyramid_channels: tuple[int, ...]
@@ -32,9 +32,9 @@ class MaskSizes:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of a DETR. `None` stands for what the state dict does not tell, or for a part that it has not.
+    """Sizes of a DETR; None for an unknown backbone or a part that is missing.
 
-    The number of attention heads leaves no trace in a state dict without a mask head, and the dilation (DC5) in none.
+    A state dict without a mask head does not tell the number of attention heads, and none tells the dilation (DC5).
     """
 
     depth: int | None
@@ -48,65 +48,70 @@ class Architecture:
     num_queries: int | None
     class_rows: int | None
     mask_head: MaskSizes | None
-    parameters: int
+    num_parameters: int
 
     @property
     def backbone(self) -> str:
-        """As people call it: R50; or a cut one, R18 up to layer3."""
+        """Name of the backbone, such as R50, or "R18 up to layer3" if truncated."""
         if self.depth is None:
             return "not one of torchvision's ResNet-18, 34, 50, 101"
         return f"R{self.depth}" + ("" if self.stages == 4 else f" up to layer{self.stages}")
 
 
-def infer_architecture(common: StateDict) -> Architecture:
-    """Sizes of the model of a state dict under the common names.
+def infer_architecture(canonical: StateDict) -> Architecture:
+    """Infer the sizes of a model from its state dict under the canonical names.
 
     Raises:
-        InputError: a part of DETR is missing altogether.
+        InputError: a part of DETR is missing.
     """
-    hidden_dim, channels = _shape(common, "input_proj.weight", 4)[:2]
+    hidden_dim, channels = _shape(canonical, "input_proj.weight", 4)[:2]
     return Architecture(
-        *_resnet(common),
+        *_resnet(canonical),
         backbone_channels=channels,
         hidden_dim=hidden_dim,
-        dim_feedforward=_shape(common, "transformer.decoder.layers.0.linear1.weight", 2)[0],
-        encoder_layers=_count(common, r"transformer\.encoder\.layers\.(\d+)\."),
-        decoder_layers=_count(common, r"transformer\.decoder\.layers\.(\d+)\."),
-        pre_norm="transformer.encoder.norm.weight" in common,
-        num_queries=_shape(common, "query_embed.weight", 2)[0] if "query_embed.weight" in common else None,
-        class_rows=_shape(common, "class_embed.weight", 2)[0] if "class_embed.weight" in common else None,
-        mask_head=_mask_sizes(common, hidden_dim) if any(name.startswith(MASK_PARTS) for name in common) else None,
-        parameters=sum(tensor.numel() for name, tensor in common.items() if "running_" not in name),
+        dim_feedforward=_shape(canonical, "transformer.decoder.layers.0.linear1.weight", 2)[0],
+        encoder_layers=_count(canonical, r"transformer\.encoder\.layers\.(\d+)\."),
+        decoder_layers=_count(canonical, r"transformer\.decoder\.layers\.(\d+)\."),
+        pre_norm="transformer.encoder.norm.weight" in canonical,
+        num_queries=_shape(canonical, "query_embed.weight", 2)[0] if "query_embed.weight" in canonical else None,
+        class_rows=_shape(canonical, "class_embed.weight", 2)[0] if "class_embed.weight" in canonical else None,
+        mask_head=_mask_sizes(canonical, hidden_dim),
+        num_parameters=sum(tensor.numel() for name, tensor in canonical.items() if "running_" not in name),
     )
 
 
-def check_complete(common: StateDict, architecture: Architecture) -> list[str]:
-    """Compare names and shapes with the model that they claim to be, and return the names that it does not know.
+def check_complete(canonical: StateDict, architecture: Architecture) -> list[str]:
+    """Check that a state dict has all tensors of a DETR in their shapes.
+
+    Returns:
+        Names that are not a part of DETR.
 
     Raises:
-        InputError: a tensor is missing or has another shape; the message names the first and counts them all.
+        InputError: a tensor is missing or has another shape; the message names the first and counts them.
     """
     expected = expected_shapes(architecture)
-    missing = [name for name in expected if name not in common and not name.startswith(REPLACEABLE)]
+    missing = [name for name in expected if name not in canonical and not name.startswith(REPLACEABLE)]
     if missing:
-        raise InputError(f"not a whole DETR: {len(missing)} of {len(expected)} tensors are missing, first {missing[0]}")
-    wrong = [name for name, shape in expected.items() if name in common and common[name].shape != shape]
+        raise InputError(
+            f"not a complete DETR: {len(missing)} of {len(expected)} tensors are missing, first {missing[0]}"
+        )
+    wrong = [name for name, shape in expected.items() if name in canonical and canonical[name].shape != shape]
     if wrong:
         raise InputError(
-            f"{wrong[0]} has the shape {tuple(common[wrong[0]].shape)}, expected {tuple(expected[wrong[0]])}"
-            + (f"; so have {len(wrong) - 1} other tensors" if len(wrong) > 1 else "")
+            f"{wrong[0]} has the shape {tuple(canonical[wrong[0]].shape)}, expected {tuple(expected[wrong[0]])}"
+            + (f"; {len(wrong) - 1} other tensors have unexpected shapes, too" if len(wrong) > 1 else "")
         )
-    # Of a backbone that is none of torchvision's nothing is known.
+    # The tensors of a backbone that is not torchvision's are unknown.
     unchecked = () if architecture.depth else ("backbone.",)
     return [
         name
-        for name in common
+        for name in canonical
         if name not in expected and not name.startswith(unchecked) and not name.endswith("num_batches_tracked")
     ]
 
 
 def expected_shapes(architecture: Architecture) -> dict[str, torch.Size]:
-    """Shape of every tensor of such a DETR, by its common name."""
+    """Return the shape of every tensor of a DETR of these sizes, by canonical name."""
     masks = architecture.mask_head
     with torch.device("meta"):
         network = DetrNetwork(
@@ -136,7 +141,7 @@ def _resnet_body(architecture: Architecture) -> nn.Module:
 
 
 def _resnet(names: Iterable[str]) -> tuple[int | None, int]:
-    """Depth and number of stages of the ResNet; a cut one counts as the shallowest that it can be."""
+    """Return depth and number of stages of the ResNet; a truncated one counts as the shallowest that matches."""
     blocks = [_count(names, rf"{re.escape(BODY)}layer{stage}\.(\d+)\.") for stage in range(1, 5)]
     stages = sum(number > 0 for number in blocks)
     bottleneck = f"{BODY}layer1.0.conv3.weight" in names
@@ -146,21 +151,23 @@ def _resnet(names: Iterable[str]) -> tuple[int | None, int]:
     return None, stages
 
 
-def _mask_sizes(common: StateDict, hidden_dim: int) -> MaskSizes:
-    width = _shape(common, "mask_head.lay1.weight", 4)[0]
-    num_heads = width - hidden_dim  # its first layer sees the features and a map of each head
+def _mask_sizes(canonical: StateDict, hidden_dim: int) -> MaskSizes | None:
+    if not any(name.startswith(MASK_PARTS) for name in canonical):
+        return None
+    width = _shape(canonical, "mask_head.lay1.weight", 4)[0]
+    num_heads = width - hidden_dim  # the input of its first layer: features, and one attention map per head
     if num_heads < 1:
-        raise InputError(f"mask_head.lay1.weight has {width} rows, expected more than the width of {hidden_dim}")
-    return MaskSizes(num_heads, tuple(_shape(common, f"mask_head.adapter{i}.weight", 4)[1] for i in (1, 2, 3)))
+        raise InputError(f"mask_head.lay1.weight has {width} rows, expected more than HIDDEN_DIM {hidden_dim}")
+    return MaskSizes(num_heads, tuple(_shape(canonical, f"mask_head.adapter{i}.weight", 4)[1] for i in (1, 2, 3)))
 
 
 def _count(names: Iterable[str], pattern: str) -> int:
     return len({match[1] for name in names if (match := re.match(pattern, name))})
 
 
-def _shape(common: StateDict, name: str, dim: int) -> torch.Size:
-    if name not in common:
-        raise InputError(f"not a whole DETR: {name} is missing; is it a checkpoint of another model?")
-    if common[name].dim() != dim:
-        raise InputError(f"{name} has the shape {tuple(common[name].shape)}, expected {dim} dimensions")
-    return common[name].shape
+def _shape(canonical: StateDict, name: str, dim: int) -> torch.Size:
+    if name not in canonical:
+        raise InputError(f"not a complete DETR: {name} is missing; is it a checkpoint of another model?")
+    if canonical[name].dim() != dim:
+        raise InputError(f"{name} has the shape {tuple(canonical[name].shape)}, expected {dim} dimensions")
+    return canonical[name].shape

@@ -1,7 +1,8 @@
-"""Loading and saving checkpoints of Detr."""
+"""Load and save checkpoints of Detr."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -10,26 +11,27 @@ import torch
 from torch import nn
 
 from d2_detr.checkpoint.adapt import PARTS, Adaptation, adapt
-from d2_detr.checkpoint.hugging_face import weights_file
 from d2_detr.checkpoint.layouts import StateDict
-from d2_detr.checkpoint.metadata import checkpoint_metadata
-from d2_detr.checkpoint.read import read_checkpoint
-from d2_detr.checkpoint.weights import local_weights
+from d2_detr.checkpoint.read import Checkpoint, read_checkpoint
 from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError, error_context
 from d2_detr.utils.files import atomic_write
 
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+
+logger = logging.getLogger(__name__)
 
 BEST = "model_best"
 LAST = "model_last"
-NOT_FROZEN = ("mask head",)  # the one part that a detector to freeze need not hold
+NOT_FROZEN = ("mask head",)  # the only part that MODEL.DETR.FROZEN_WEIGHTS may lack
 
 
 class DetrCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer for checkpoints of DETR in every layout of `convert`; none of them can run code.
+    """Detectron2's checkpointer for every layout of DETR that `convert` reads.
 
-    Files are replaced atomically.
+    No file can run code, and files are written atomically.
     """
 
     def __init__(
@@ -43,48 +45,58 @@ class DetrCheckpointer(DetectionCheckpointer):
         save_to_disk: bool | None = None,
         **checkpointables: Any,
     ):
-        """
+        """Create a checkpointer.
+
         Args:
-            label_map: the classes of the model, saved with it, and compared with those of what is loaded.
+            label_map: the classes of the model, saved with it and compared with those of a loaded checkpoint.
             config: the config of the model as YAML, saved with it.
-            may_reinitialize: which of PARTS may start anew where a checkpoint does not hold them, or not as the model has
-                them (a class head of another size); for others that is an error.
+            may_reinitialize: those of PARTS that keep their initial values if a checkpoint lacks them or has them in
+                another size, such as the class head of another dataset. For all others this is an error.
         """
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.label_map = label_map
         self.config = config
         self.may_reinitialize = may_reinitialize
-        self.weights = self.model.state_dict  # what is saved as the model
-        self.saved_last = ""  # name of the newest file of this run that it can go on from
+        self.weights = self.model.state_dict  # called for the weights to save
+        self.saved_last = ""  # name of the newest file of this run that can be resumed from
+        self._checkpoint: Checkpoint | None = None  # what `load` is loading
 
-    def load(self, path: str, *args: object, **kwargs: object) -> dict[str, Any]:
-        """Load from a path, an https address, or a published name (see weights.py); "" loads nothing.
+    def load(self, path: str | Checkpoint, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load a checkpoint, or any value of MODEL.WEIGHTS (see weights.py); "" loads nothing.
 
         Raises:
-            FileNotFoundError, ConnectionError, InputError: the file cannot be had or read, or is of another model.
+            FileNotFoundError, ConnectionError, InputError: the file cannot be read or does not match the model.
         """
-        self._parsed_url_during_load = None  # Detectron2 leaves it set when a load fails, and refuses the next one
-        return super().load(str(_weights_file(path)) if path else path, *args, **kwargs)
+        self._parsed_url_during_load = None  # Detectron2 does not reset it after a failed load, and refuses the next
+        if not path:
+            return super().load("", *args, **kwargs)
+        self._checkpoint = path if isinstance(path, Checkpoint) else read_checkpoint(path)
+        try:
+            return super().load(str(self._checkpoint.path), *args, **kwargs)
+        finally:
+            self._checkpoint = None
 
     def load_frozen(self, path: str) -> None:
-        """Load a detector that is not trained, over what was loaded before, from whatever `load` takes.
+        """Load a detector that is not trained, on top of what was loaded before.
 
         Raises:
-            FileNotFoundError, ConnectionError, InputError: as `load`, or its classes or queries are not the model's.
+            FileNotFoundError, ConnectionError, InputError: the file cannot be read, or its sizes, classes or number of
+                queries do not match the model.
         """
-        checkpoint, fit = read_adapted(path, self.model.state_dict(), may_reinitialize=NOT_FROZEN)
-        for note in fit.notes:
-            self.logger.info("%s: %s", path, note)
-        self._compare_names(path, checkpoint_metadata(checkpoint).label_map)
-        self.model.load_state_dict(fit.state_dict, strict=False)
-        self.logger.info(
-            "MODEL.DETR.FROZEN_WEIGHTS: the %d tensors of %s win over those of MODEL.WEIGHTS; all but the mask head is "
-            "frozen", len(fit.state_dict), path,
+        checkpoint = read_checkpoint(path)
+        adaptation = read_adapted(checkpoint, self.model.state_dict(), may_reinitialize=NOT_FROZEN)
+        self._log_notes(checkpoint, adaptation)
+        self.model.load_state_dict(adaptation.state_dict, strict=False)
+        logger.info(
+            "MODEL.DETR.FROZEN_WEIGHTS: %d tensors of %s replace those of MODEL.WEIGHTS; everything but the mask head "
+            "is frozen", len(adaptation.state_dict), path,
         )  # fmt: skip
 
-    def save(self, name: str, **kwargs: object) -> None:
-        """Write a checkpoint that a run can go on from. That of the best model is only to be used: it does without the
-        optimizer, which would triple its size."""
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write a checkpoint to resume from.
+
+        The best one is written without optimizer and scheduler, which would triple its size, and cannot be resumed.
+        """
         if not self.save_dir or not self.save_to_disk:
             return
         content = {"model": self.weights(), **kwargs}
@@ -103,56 +115,70 @@ class DetrCheckpointer(DetectionCheckpointer):
             self.saved_last = path.name
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Write the name of the checkpoint to resume from."""
         with atomic_write(Path(self.save_dir) / "last_checkpoint") as temporary:
             temporary.write_text(last_filename_basename)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        checkpoint, fit = read_adapted(filename, self.model.state_dict(), may_reinitialize=self.may_reinitialize)
-        for note in fit.notes:
-            self.logger.info("%s: %s", filename, note)
-        metadata = checkpoint_metadata(checkpoint)
-        for warning in [*fit.left_out.values(), *filter(None, [metadata.warning])]:
-            self.logger.warning("%s: %s", filename, warning)
-        self._compare_names(filename, metadata.label_map)
-        return checkpoint | {"model": fit.state_dict}
+        checkpoint = self._checkpoint or read_checkpoint(filename)
+        adaptation = read_adapted(checkpoint, self.model.state_dict(), may_reinitialize=self.may_reinitialize)
+        self._log_notes(checkpoint, adaptation)
+        for part, reason in adaptation.reinitialized.items():
+            logger.warning("%s: %s reinitialized: %s", checkpoint.name, part, reason)
+        if checkpoint.metadata.warning:
+            logger.warning("%s: %s", checkpoint.name, checkpoint.metadata.warning)
+        return checkpoint.extra | {"model": adaptation.state_dict}
 
-    def _log_incompatible_keys(self, incompatible) -> None:
-        """fvcore's, without the names of what is missing: _load_file has told of it."""
-        super()._log_incompatible_keys(incompatible._replace(missing_keys=[]))
-
-    def _compare_names(self, filename: str, label_map: LabelMap | None) -> None:
-        ours, theirs = (m.names if m else () for m in (self.label_map, label_map))
+    def _log_notes(self, checkpoint: Checkpoint, adaptation: Adaptation) -> None:
+        for note in adaptation.notes:
+            logger.info("%s: %s", checkpoint.name, note)
+        ours, theirs = (m.names if m else () for m in (self.label_map, checkpoint.metadata.label_map))
         if ours and theirs and len(ours) == len(theirs) and ours != theirs:
-            self.logger.warning(
-                "%s was trained for the classes %s; here they are taken for %s, in this order",
-                filename, ", ".join(theirs), ", ".join(ours),
+            logger.warning(
+                "%s was trained for the classes %s; here they are used as %s, in this order",
+                checkpoint.name, ", ".join(theirs), ", ".join(ours),
             )  # fmt: skip
+
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
+        """Log unexpected keys only: `_load_file` has reported the missing ones."""
+        super()._log_incompatible_keys(incompatible._replace(missing_keys=[]))
 
 
 def read_adapted(
-    path: str, model: StateDict, *, may_reinitialize: Collection[str]
-) -> tuple[dict[str, Any], Adaptation]:
-    """A checkpoint, and its weights as a model with this state dict takes them. No tensor of the model is touched.
+    weights: str | Path | Checkpoint, model: StateDict, *, may_reinitialize: Collection[str]
+) -> Adaptation:
+    """Adapt a checkpoint to a model, reading it first unless it is given as a Checkpoint.
 
     Args:
+        model: the state dict of the model, which is not changed.
         may_reinitialize: see DetrCheckpointer.
 
     Raises:
-        FileNotFoundError, ConnectionError, InputError: the file cannot be had or read, or does not fit the model.
+        FileNotFoundError, ConnectionError, InputError: the file cannot be read or does not match the model.
     """
-    file = _weights_file(path)
-    checkpoint = read_checkpoint(file)
-    with error_context(file):
-        fit = adapt(checkpoint["model"], model, checkpoint_metadata(checkpoint).label_map)
-        for part, sentence in fit.left_out.items():
+    checkpoint = weights if isinstance(weights, Checkpoint) else read_checkpoint(weights)
+    with error_context(checkpoint.name):
+        adaptation = adapt(checkpoint.state_dict, model, checkpoint.metadata.label_map)
+        for part, reason in adaptation.reinitialized.items():
             if part not in may_reinitialize:
-                raise InputError(f"{sentence}; but nothing trains it here, so give a model and data that go together")
-    return checkpoint, fit
+                raise InputError(
+                    f"{part}: {reason}; nothing trains it here, so use weights that match the model and the data"
+                )
+    return adaptation
 
 
-def _weights_file(path: str) -> Path:
-    local = local_weights(path)
-    file = weights_file(local) if local.is_dir() else local
-    if not file.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
-    return file
+def load_model(cfg: CfgNode, checkpoint: Checkpoint | None = None) -> nn.Module:
+    """Build the model of a config and load its weights for inference.
+
+    Args:
+        checkpoint: the weights; None reads MODEL.WEIGHTS.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        FileNotFoundError, ConnectionError, InputError: the file cannot be read, or lacks a part of the model.
+    """
+    model = build_model(cfg)
+    DetrCheckpointer(model, may_reinitialize=()).load(checkpoint or cfg.MODEL.WEIGHTS)
+    return model.eval()

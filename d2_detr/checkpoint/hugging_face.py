@@ -1,4 +1,4 @@
-"""Folders as Hugging Face transformers writes them: config.json and model.safetensors."""
+"""Folders of Hugging Face transformers: config.json and model.safetensors."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ CONFIG = "config.json"
 PROCESSOR = "preprocessor_config.json"
 WEIGHTS = "model.safetensors"
 WEIGHTS_OLD = "pytorch_model.bin"
-UNUSED = "N/A"  # label of the rows that no class has
-AUXILIARY_LOSS = (
-    "trained with auxiliary_loss: transformers then normalises the states between the decoder's layers, as DETR does "
-    "not, and detections differ from those there"
+UNUSED_LABEL = "N/A"  # of rows without a class
+AUXILIARY_LOSS_WARNING = (
+    "trained with auxiliary_loss: transformers then normalizes the states between decoder layers, unlike DETR, so "
+    "detections differ from those of transformers"
 )
-DEFAULT_TEST_SIZES = (800, 1333)  # of the published models
-# DETR's normalisation, for AutoImageProcessor; the resizing besides.
+DEFAULT_TEST_SIZES = (800, 1333)  # shortest and maximum longest edge of the published models
+# DETR's normalization for AutoImageProcessor; do_resize and size are added.
 _PROCESSING = {
     "image_processor_type": "DetrImageProcessor",
     "format": "coco_detection",
@@ -36,24 +36,24 @@ _PROCESSING = {
 
 
 def weights_file(folder: Path) -> Path:
-    """The file with the weights in a folder of transformers.
+    """Return the file with the weights in a folder of transformers.
 
     Raises:
-        InputError: none.
+        InputError: there is none.
     """
     for name in (WEIGHTS, WEIGHTS_OLD):
         if (folder / name).is_file():
             return folder / name
     raise InputError(
-        f"{folder}: neither {WEIGHTS} nor {WEIGHTS_OLD} is in this folder; of a training give model_best.pth"
+        f"{folder}: neither {WEIGHTS} nor {WEIGHTS_OLD} is in this folder; if it is of a training, give model_best.pth"
     )
 
 
-def read_configs(folder: Path) -> dict[str, dict]:
-    """The configs beside the weights, of the model and of its pictures' processing; {} for one that is not there.
+def read_configs(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read the configs of the model and its image processor; {} for a missing file.
 
     Raises:
-        InputError: not of DETR.
+        InputError: malformed file, or another model than DETR.
     """
     config = _read(folder / CONFIG)
     if config and config.get("model_type") != "detr":
@@ -69,23 +69,25 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def test_sizes_from_processor(processor: dict[str, Any]) -> tuple[int, int] | None:
-    """Short and longest edge of pictures, as processors of DETR have them; None where they resize otherwise."""
+    """Return the shortest and maximum longest edge of images; None if the processor resizes differently."""
     size = processor.get("size")
     if processor.get("do_resize") is False:
         return 0, DEFAULT_TEST_SIZES[1]
-    if isinstance(size, int):  # as transformers had it before 4.27
+    if isinstance(size, int):  # transformers before 4.27
         size = {"shortest_edge": size, "longest_edge": processor.get("max_size")}
-    edges = (size.get("shortest_edge"), size.get("longest_edge")) if isinstance(size, dict) else ()
-    return edges if len(edges) == 2 and all(isinstance(edge, int) for edge in edges) else None
+    if not isinstance(size, dict):
+        return None
+    shortest, longest = size.get("shortest_edge"), size.get("longest_edge")
+    return (shortest, longest) if isinstance(shortest, int) and isinstance(longest, int) else None
 
 
 def label_map_from_config(config: dict[str, Any]) -> LabelMap | None:
-    """The classes that `id2label` names: its ids are rows of the class head. None if it names nothing.
+    """Return the classes in `id2label`, whose ids are rows of the class head; None without names.
 
-    `category_ids`, which this project writes, are the ids of the annotations where the rows are counted from 0.
+    With contiguous rows, this project stores the category ids of the annotations under `category_ids`.
     """
     labels = {int(row): str(name) for row, name in config.get("id2label", {}).items()}
-    labels = {row: name for row, name in sorted(labels.items()) if name not in (UNUSED, f"LABEL_{row}")}
+    labels = {row: name for row, name in sorted(labels.items()) if name not in (UNUSED_LABEL, f"LABEL_{row}")}
     if not labels:
         return None
     return LabelMap(tuple(config.get("category_ids", labels)), tuple(labels.values()))
@@ -101,15 +103,15 @@ def write_folder(
     dilation: bool,
     test_sizes: tuple[int, int],
 ) -> None:
-    """Write a state dict of the Hugging Face layout with the configs that `from_pretrained` needs.
+    """Write a state dict in Hugging Face's layout with the configs that `from_pretrained` needs.
 
     Raises:
-        InputError: a backbone that Hugging Face's DETR cannot have.
+        InputError: the backbone is not supported by Hugging Face's DETR.
     """
     if architecture.depth is None or architecture.stages < 4:
-        raise InputError(f"Hugging Face's DETR takes a whole ResNet; this backbone is {architecture.backbone}")
+        raise InputError(f"Hugging Face's DETR needs a complete ResNet; this backbone is {architecture.backbone}")
     write_json(_config(architecture, label_map, num_heads, dilation), folder / CONFIG)
-    resize = bool(test_sizes[0])  # 0 is Detectron2's word for pictures as they are
+    resize = bool(test_sizes[0])  # Detectron2 does not resize images if it is 0
     size = dict(zip(("shortest_edge", "longest_edge"), test_sizes if resize else DEFAULT_TEST_SIZES, strict=True))
     write_json(_PROCESSING | {"do_resize": resize, "size": size}, folder / PROCESSOR)
     with atomic_write(folder / WEIGHTS) as temporary:
@@ -140,9 +142,9 @@ def _config(a: Architecture, label_map: LabelMap | None, num_heads: int, dilatio
         by_id = len(label_map) < len(labels)
         rows = label_map.ids if by_id else range(len(label_map))
         named = dict(zip(rows, label_map.names, strict=True))
-        labels = [named.get(row, UNUSED) for row in range(len(labels))]
+        labels = [named.get(row, UNUSED_LABEL) for row in range(len(labels))]
         if not by_id:
             config["category_ids"] = list(label_map.ids)
     config["id2label"] = {str(row): name for row, name in enumerate(labels)}
-    config["label2id"] = {name: row for row, name in enumerate(labels) if name != UNUSED}
+    config["label2id"] = {name: row for row, name in enumerate(labels) if name != UNUSED_LABEL}
     return config

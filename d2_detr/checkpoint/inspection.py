@@ -1,4 +1,4 @@
-"""What a checkpoint is, in words."""
+"""Describe a checkpoint in words."""
 
 from __future__ import annotations
 
@@ -9,45 +9,52 @@ from d2_detr.checkpoint.class_head import AmbiguousClassHead, read_head
 from d2_detr.checkpoint.convert import CLASS_HEAD
 from d2_detr.checkpoint.layouts import Format, StateDict, detect_format, to_canonical
 from d2_detr.checkpoint.metadata import Metadata
+from d2_detr.checkpoint.read import Checkpoint
 from d2_detr.utils.errors import InputError
 
 NAMES_SHOWN = 10
 
 
-def inspect(state_dict: StateDict, metadata: Metadata) -> str:
-    """Format, backbone, layers, queries, classes, masks and parameters of a state dict, one to a line."""
+def describe_checkpoint(checkpoint: Checkpoint) -> str:
+    """List format, backbone, layers, queries, classes, masks and parameters, one per line.
+
+    Raises:
+        InputError: not DETR, or a DETR without one of its parts.
+    """
+    state_dict, metadata = checkpoint.state_dict, checkpoint.metadata
     format = detect_format(state_dict)
-    common, _ = to_canonical(state_dict, format)
+    lines = [("format", format.title)]
     if format is Format.IMAGENET:
-        lines = [("format", format.title), ("parameters", f"{sum(t.numel() for t in state_dict.values()):,}")]
+        lines.append(("parameters", f"{sum(tensor.numel() for tensor in state_dict.values()):,}"))
     else:
-        lines = [("format", format.title), *_sizes(infer_architecture(common), metadata)]
-        lines += [("class head", _class_head(common, format, metadata)), ("complete", _complete(common))]
+        canonical, _ = to_canonical(state_dict, format)
+        architecture = infer_architecture(canonical)
+        lines += _sizes(architecture, metadata)
+        lines.append(("class head", _class_head(canonical, format, metadata)))
+        lines.append(("complete", _completeness(canonical, architecture)))
     if metadata.warning:
         lines.append(("note", metadata.warning))
     return "\n".join(f"{name:16} {value}" for name, value in lines)
 
 
 def _sizes(a: Architecture, metadata: Metadata) -> Iterator[tuple[str, str]]:
-    dilation = {True: ", dilated (DC5)", False: "", None: " (dilated or not: the file does not tell)"}
+    dilation = {True: ", dilated (DC5)", False: "", None: " (dilation unknown)"}
     yield "backbone", a.backbone + dilation[metadata.dilation]
     order = "before" if a.pre_norm else "after"
-    yield (
-        "transformer",
-        f"{a.encoder_layers} encoder and {a.decoder_layers} decoder layers, layer norm {order} each block",
-    )
+    layers = f"{a.encoder_layers} encoder and {a.decoder_layers} decoder layers"
+    yield "transformer", f"{layers}, layer norm {order} each block"
     num_heads = a.mask_head.num_heads if a.mask_head else metadata.num_heads
     heads = "" if num_heads is None else f", {num_heads} attention heads"
     yield "width", f"{a.hidden_dim}, feed-forward {a.dim_feedforward}{heads}"
     yield "queries", "none" if a.num_queries is None else str(a.num_queries)
     yield "masks", "yes" if a.mask_head else "no"
-    yield "parameters", f"{a.parameters:,}"
+    yield "parameters", f"{a.num_parameters:,}"
 
 
-def _class_head(common: StateDict, format: Format, metadata: Metadata) -> str:
-    if not all(name in common for name in CLASS_HEAD):
+def _class_head(canonical: StateDict, format: Format, metadata: Metadata) -> str:
+    if not all(name in canonical for name in CLASS_HEAD):
         return "none"
-    weight, bias = (common[name] for name in CLASS_HEAD)
+    weight, bias = (canonical[name] for name in CLASS_HEAD)
     try:
         head, note = read_head(weight, bias, format, label_map=metadata.label_map)
     except AmbiguousClassHead as error:
@@ -57,10 +64,10 @@ def _class_head(common: StateDict, format: Format, metadata: Metadata) -> str:
     return note.removeprefix("class head: ") + (f": {', '.join(names)}{more}" if names else "")
 
 
-def _complete(common: StateDict) -> str:
+def _completeness(canonical: StateDict, architecture: Architecture) -> str:
     try:
-        unknown = check_complete(common, infer_architecture(common))
+        unknown = check_complete(canonical, architecture)
     except InputError as error:
         return str(error)
-    whole = "yes" if all(name in common for name in CLASS_HEAD) else "but for the class head"
-    return whole + (f"; besides {len(unknown)} tensors that are not of DETR, as {unknown[0]}" if unknown else "")
+    complete = "yes" if all(name in canonical for name in CLASS_HEAD) else "yes, except for the class head"
+    return complete + (f"; {len(unknown)} other tensors are not a part of DETR, first {unknown[0]}" if unknown else "")

@@ -1,8 +1,8 @@
-"""How each tool names the tensors of DETR.
+"""Names of DETR's tensors in each layout.
 
-All renaming goes through one set of names, native DETR's box model: `backbone.0.body...`, `transformer...`,
-`input_proj`, `query_embed`, `class_embed`, `bbox_embed`, and `mask_head`, `bbox_attention` beside them. The plugin
-has them under the prefix `detr.`.
+All renaming goes through one canonical set of names, those of native DETR's box model: `backbone.0.body...`,
+`transformer...`, `input_proj`, `query_embed`, `class_embed`, `bbox_embed`, and `mask_head`, `bbox_attention` on the
+same level. The plugin adds the prefix `detr.`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BODY = "backbone.0.body."
 
 
 class Format(Enum):
-    """Whose layout it is; the value is the word for the command line."""
+    """Layout of a state dict; the value is its name on the command line."""
 
     PLUGIN = "plugin"
     NATIVE = "native"
@@ -33,6 +33,7 @@ class Format(Enum):
 
     @property
     def title(self) -> str:
+        """Name in messages."""
         return {
             Format.PLUGIN: "this plugin",
             Format.NATIVE: "native DETR",
@@ -43,15 +44,15 @@ class Format(Enum):
 
 
 def detect_format(names: Iterable[str]) -> Format:
-    """Recognise a layout by its names.
+    """Recognize a layout by the names of its tensors.
 
     Raises:
-        InputError: none of the known ones.
+        InputError: not a known layout.
     """
     names = {name.removeprefix("module.") for name in names}
 
-    def has(*beginnings: str) -> bool:
-        return any(name.startswith(beginnings) for name in names)
+    def has(*prefixes: str) -> bool:
+        return any(name.startswith(prefixes) for name in names)
 
     if has("detr.backbone.0.backbone.", "detr.detr.backbone.0.backbone."):
         return Format.WRAPPER
@@ -65,68 +66,76 @@ def detect_format(names: Iterable[str]) -> Format:
         return Format.IMAGENET
     first = ", ".join(sorted(names)[:3]) or "nothing"
     raise InputError(
-        "not a checkpoint of DETR: expected the names of native DETR (transformer.decoder.layers...), of this plugin "
-        "(detr.transformer...), of the official Detectron2 wrapper (detr.backbone.0.backbone...), of Hugging Face "
-        f"(model.decoder.layers...) or of torchvision's ResNets (conv1, layer1...); got {first}, ..."
+        "not a checkpoint of DETR: expected the names of native DETR (transformer.decoder.layers...), this plugin "
+        "(detr.transformer...), the official Detectron2 wrapper (detr.backbone.0.backbone...), Hugging Face "
+        f"(model.decoder.layers...) or torchvision's ResNets (conv1, layer1...); got {first}, ..."
     )
 
 
 def to_canonical(state_dict: StateDict, format: Format) -> tuple[StateDict, dict[str, str | None]]:
-    """A state dict under the common names, and the common name of every source key (None: has no place in DETR).
+    """Rename the tensors of a state dict to the canonical names.
+
+    Returns:
+        The renamed state dict, and the canonical name of every source key: None if it is not a part of DETR.
 
     Raises:
-        InputError: two keys for one place, or a projection of Hugging Face's without the other two.
+        InputError: two keys have the same canonical name, or a query, key or value projection is missing.
     """
-    accounts = {name: _COMMON_NAME[format](name.removeprefix("module.")) for name in state_dict}
-    common: StateDict = {}
+    accounts = {name: _TO_CANONICAL[format](name.removeprefix("module.")) for name in state_dict}
+    canonical: StateDict = {}
     for name, new_name in accounts.items():
-        if new_name in common:
+        if new_name in canonical:
             raise InputError(f"{name}: a second tensor for {new_name}")
         if new_name is not None:
-            common[new_name] = state_dict[name]
-    return (_joined_projections(common) if format is Format.HUGGING_FACE else common), accounts
+            canonical[new_name] = state_dict[name]
+    return (_join_projections(canonical) if format is Format.HUGGING_FACE else canonical), accounts
 
 
-def from_canonical(common: StateDict, format: Format, *, detectron2_backbone: bool = False) -> StateDict:
-    """A state dict in the layout of `format`, from one under the common names.
+def from_canonical(canonical: StateDict, format: Format, *, detectron2_backbone: bool = False) -> StateDict:
+    """Rename the tensors of a state dict from the canonical names to those of `format`.
 
     Args:
         detectron2_backbone: for the plugin with Detectron2's own ResNet instead of torchvision's.
 
     Raises:
-        InputError: it has a part for which the layout has no name.
+        InputError: the layout has no name for a part of the model.
     """
     if format is Format.HUGGING_FACE:
-        if any(name.startswith("transformer.encoder.norm.") for name in common):
-            raise InputError("a pre-norm model: DETR of Hugging Face transformers has post-norm alone")
-        common = _split_projections(common)
+        if any(name.startswith("transformer.encoder.norm.") for name in canonical):
+            raise InputError("a pre-norm model: Hugging Face's DETR is always post-norm")
+        canonical = _split_projections(canonical)
     if detectron2_backbone:
-        common = {_DETECTRON2_BACKBONE.from_canonical(name) or name: tensor for name, tensor in common.items()}
-    has_masks = any(name.startswith(MASK_PARTS) for name in common)
-    return {_FORMAT_NAME[format](name, has_masks): tensor for name, tensor in common.items()}
+        canonical = {_DETECTRON2_BACKBONE.from_canonical(name) or name: tensor for name, tensor in canonical.items()}
+    has_masks = any(name.startswith(MASK_PARTS) for name in canonical)
+    return {_FROM_CANONICAL[format](name, has_masks): tensor for name, tensor in canonical.items()}
 
 
 class NameTable:
-    """Renaming in both directions, by rows (their beginning of a name, the common one); `#` stands for a number."""
+    """Renames tensors in both directions.
+
+    Args:
+        rows: pairs of prefixes (in the other layout, canonical); `#` stands for a number.
+    """
 
     def __init__(self, rows: Iterable[tuple[str, str]]):
         rows = list(rows)
-        self._to_common = [(_pattern(theirs), common.replace("#", r"\1")) for theirs, common in rows]
-        self._from_common = [(_pattern(common), theirs.replace("#", r"\1")) for theirs, common in rows]
+        self._to_canonical = [(_pattern(theirs), canonical.replace("#", r"\1")) for theirs, canonical in rows]
+        self._from_canonical = [(_pattern(canonical), theirs.replace("#", r"\1")) for theirs, canonical in rows]
 
     def to_canonical(self, name: str) -> str | None:
-        """None: no row fits."""
-        return _renamed(name, self._to_common)
+        """Return the canonical name; None if no row matches."""
+        return _rename(name, self._to_canonical)
 
     def from_canonical(self, name: str) -> str | None:
-        return _renamed(name, self._from_common)
+        """Return the name in the other layout; None if no row matches."""
+        return _rename(name, self._from_canonical)
 
 
-def _pattern(beginning: str) -> re.Pattern:
-    return re.compile(re.escape(beginning).replace(re.escape("#"), r"(\d+)"))
+def _pattern(prefix: str) -> re.Pattern[str]:
+    return re.compile(re.escape(prefix).replace(re.escape("#"), r"(\d+)"))
 
 
-def _renamed(name: str, rules: list[tuple[re.Pattern, str]]) -> str | None:
+def _rename(name: str, rules: list[tuple[re.Pattern[str], str]]) -> str | None:
     for pattern, replacement in rules:
         if match := pattern.match(name):
             return match.expand(replacement) + name[match.end() :]
@@ -134,7 +143,7 @@ def _renamed(name: str, rules: list[tuple[re.Pattern, str]]) -> str | None:
 
 
 def _detectron2_resnet() -> Iterable[tuple[str, str]]:
-    """Detectron2's names of a ResNet: stages count from 2, a norm belongs to its convolution."""
+    """Detectron2's names of a ResNet: stages are counted from 2, a norm is a child of its convolution."""
     yield from [("stem.conv1.norm.", "bn1."), ("stem.conv1.", "conv1.")]
     for stage in range(1, 5):
         theirs, ours = f"res{stage + 1}.#.", f"layer{stage}.#."
@@ -146,7 +155,7 @@ def _detectron2_resnet() -> Iterable[tuple[str, str]]:
 
 
 def _transformers_resnet() -> Iterable[tuple[str, str]]:
-    """Hugging Face's own ResNet, of the checkpoints that do without timm."""
+    """Names of Hugging Face's own ResNet, in checkpoints without timm."""
     yield from [("embedder.embedder.convolution.", "conv1."), ("embedder.embedder.normalization.", "bn1.")]
     for stage in range(4):
         theirs, ours = f"encoder.stages.{stage}.layers.#.", f"layer{stage + 1}.#."
@@ -162,9 +171,9 @@ _WRAPPER = NameTable(
     [("backbone.0.backbone." + theirs, BODY + ours) for theirs, ours in _detectron2_resnet()]
     + [(part, part) for part in ("transformer.", "input_proj.", "query_embed.", "class_embed.", "bbox_embed.")]
 )
-_HUGGING_FACE_BODY = "model.backbone.conv_encoder.model."  # of timm, with torchvision's names
+_HUGGING_FACE_BODY = "model.backbone.conv_encoder.model."  # timm's ResNet, with torchvision's names
 _WITHOUT_TIMM = NameTable((_HUGGING_FACE_BODY + theirs, BODY + ours) for theirs, ours in _transformers_resnet())
-# What a state dict of transformers 5 calls otherwise than the files that it writes.
+# transformers 5 uses the first names in memory and the second in the files that it writes.
 _TRANSFORMERS_5 = [("model.backbone.model.", _HUGGING_FACE_BODY), (".o_proj.", ".out_proj."), (".mlp.fc", ".fc")]
 _ENCODER, _DECODER = "transformer.encoder.layers.#.", "transformer.decoder.layers.#."
 _HUGGING_FACE = NameTable(
@@ -191,21 +200,21 @@ _HUGGING_FACE = NameTable(
 )
 
 
-def _plugin_to_common(name: str) -> str | None:
+def _plugin_to_canonical(name: str) -> str | None:
     if not name.startswith("detr."):
         return None
     name = name.removeprefix("detr.")
     return _DETECTRON2_BACKBONE.to_canonical(name) or name
 
 
-def _wrapper_to_common(name: str) -> str | None:
+def _wrapper_to_canonical(name: str) -> str | None:
     if not name.startswith("detr."):
         return None
     name = name.removeprefix("detr.")
     return name if name.startswith(MASK_PARTS) else _WRAPPER.to_canonical(name.removeprefix("detr."))
 
 
-def _hugging_face_to_common(name: str) -> str | None:
+def _hugging_face_to_canonical(name: str) -> str | None:
     if name.startswith(MASK_PARTS):
         return name
     name = name.removeprefix("detr.")
@@ -214,69 +223,69 @@ def _hugging_face_to_common(name: str) -> str | None:
     return _WITHOUT_TIMM.to_canonical(name) or _HUGGING_FACE.to_canonical(name)
 
 
-def _imagenet_to_common(name: str) -> str | None:
+def _imagenet_to_canonical(name: str) -> str | None:
     return None if name.startswith("fc.") else BODY + name
 
 
-_COMMON_NAME: dict[Format, Callable[[str], str | None]] = {
-    Format.PLUGIN: _plugin_to_common,
+_TO_CANONICAL: dict[Format, Callable[[str], str | None]] = {
+    Format.PLUGIN: _plugin_to_canonical,
     Format.NATIVE: lambda name: name.removeprefix("detr."),
-    Format.WRAPPER: _wrapper_to_common,
-    Format.HUGGING_FACE: _hugging_face_to_common,
-    Format.IMAGENET: _imagenet_to_common,
+    Format.WRAPPER: _wrapper_to_canonical,
+    Format.HUGGING_FACE: _hugging_face_to_canonical,
+    Format.IMAGENET: _imagenet_to_canonical,
 }
 
 
 def _native_name(name: str, has_masks: bool) -> str:
-    """Native DETR puts the box model under `detr.` where there is a mask head beside it, and only there."""
+    """Native DETR puts the box model under `detr.` only if the model has a mask head."""
     return f"detr.{name}" if has_masks and not name.startswith(MASK_PARTS) else name
 
 
 def _wrapper_name(name: str, has_masks: bool) -> str:
-    return "detr." + _native_name(_named(_WRAPPER, Format.WRAPPER, name), has_masks)
+    return "detr." + _native_name(_rename_or_raise(name, _WRAPPER, Format.WRAPPER), has_masks)
 
 
 def _hugging_face_name(name: str, has_masks: bool) -> str:
-    return _native_name(_named(_HUGGING_FACE, Format.HUGGING_FACE, name), has_masks)
+    return _native_name(_rename_or_raise(name, _HUGGING_FACE, Format.HUGGING_FACE), has_masks)
 
 
-def _named(table: NameTable, format: Format, name: str) -> str:
+def _rename_or_raise(name: str, table: NameTable, format: Format) -> str:
     if name.startswith(MASK_PARTS):
         return name
     new_name = table.from_canonical(name)
     if new_name is None:
-        raise InputError(f"{name}: the layout of {format.title} has no place for it")
+        raise InputError(f"{name}: the layout of {format.title} has no name for it")
     return new_name
 
 
-_FORMAT_NAME: dict[Format, Callable[[str, bool], str]] = {
+_FROM_CANONICAL: dict[Format, Callable[[str, bool], str]] = {
     Format.PLUGIN: lambda name, _: f"detr.{name}",
     Format.NATIVE: _native_name,
     Format.WRAPPER: _wrapper_name,
     Format.HUGGING_FACE: _hugging_face_name,
 }
 
-# Queries, keys and values: three layers for Hugging Face, one in torch's MultiheadAttention.
+# Queries, keys and values: three layers in Hugging Face's layout, one in torch's MultiheadAttention.
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 
-def _joined_projections(common: StateDict) -> StateDict:
+def _join_projections(canonical: StateDict) -> StateDict:
     joined: StateDict = {}
-    for name, tensor in common.items():
+    for name, tensor in canonical.items():
         attention, _, rest = name.partition("q_proj.")
         if rest and attention.endswith("attn."):
             parts = [f"{attention}{projection}.{rest}" for projection in _PROJECTIONS]
-            if missing := [part for part in parts if part not in common]:
-                raise InputError(f"{missing[0]} is missing beside {name}")
-            joined[f"{attention}in_proj_{rest}"] = torch.cat([common[part] for part in parts])
+            if missing := [part for part in parts if part not in canonical]:
+                raise InputError(f"{missing[0]} is missing, but {name} is present")
+            joined[f"{attention}in_proj_{rest}"] = torch.cat([canonical[part] for part in parts])
         elif not any(f"attn.{projection}." in name for projection in _PROJECTIONS):
             joined[name] = tensor
     return joined
 
 
-def _split_projections(common: StateDict) -> StateDict:
+def _split_projections(canonical: StateDict) -> StateDict:
     split: StateDict = {}
-    for name, tensor in common.items():
+    for name, tensor in canonical.items():
         attention, _, rest = name.partition("in_proj_")
         if rest:
             for projection, part in zip(_PROJECTIONS, tensor.chunk(3), strict=True):

@@ -1,4 +1,4 @@
-"""The config and the classes of a trained model, from its checkpoint alone."""
+"""The config and the classes of a trained model, from its checkpoint."""
 
 from __future__ import annotations
 
@@ -12,157 +12,67 @@ import yaml
 
 from d2_detr.checkpoint.adapt import QUERIES
 from d2_detr.checkpoint.architecture import Architecture, infer_architecture
-from d2_detr.checkpoint.checkpointer import BEST
+from d2_detr.checkpoint.checkpointer import BEST, LAST
 from d2_detr.checkpoint.class_head import AmbiguousClassHead, read_head
 from d2_detr.checkpoint.convert import CLASS_HEAD
 from d2_detr.checkpoint.layouts import Format, StateDict, detect_format, to_canonical
-from d2_detr.checkpoint.metadata import Metadata, checkpoint_metadata
-from d2_detr.checkpoint.read import read_checkpoint
-from d2_detr.checkpoint.weights import local_weights
+from d2_detr.checkpoint.metadata import Metadata
+from d2_detr.checkpoint.read import Checkpoint, read_checkpoint
 from d2_detr.checkpoint.write import DEFAULT_HEADS
-from d2_detr.config.keys import config_path
+from d2_detr.config import config_path, load_config
 from d2_detr.modeling.backbone import DEPTHS, build_torchvision_resnet_backbone
 from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError, error_context
-from d2_detr.workflows.setup import load_config
 
 from detectron2.config import CfgNode
 
 logger = logging.getLogger(__name__)
 
-# Of a training's config what decides about predictions; the rest is of its data and its machine.
+# The sections of a training's config that describe the model. The others describe its data and its machine.
 SECTIONS = ("MODEL", "INPUT")
-DEFAULT_THRESHOLD = 0.7  # as native DETR's notebooks have it
+DEFAULT_THRESHOLD = 0.7  # of native DETR's notebooks
 
 
-def config_of(weights: str, opts: Sequence[str] = (), *, to_train: bool = False) -> tuple[CfgNode, LabelMap | None]:
-    """The config that builds the model of a checkpoint, with MODEL.WEIGHTS set, and its classes with their names.
-
-    The checkpoints of this plugin hold theirs. Of another layout the sizes follow from the tensors, and the rest is
-    that of the published models. What leaves no trace in tensors is taken from what lies beside them; else it is 8
-    attention heads, and no dilation (DC5) unless the file name has "dc5" in it, as the published ones do.
-
-    Args:
-        weights: whatever MODEL.WEIGHTS takes: a path, an https address, a name as detr://r50.
-        opts: KEY VALUE pairs that win over what the checkpoint says.
-        to_train: class head and queries may be missing; without a head the classes are None.
-
-    Raises:
-        FileNotFoundError, ConnectionError, InputError: it cannot be had or read, is not a whole DETR, or has another
-            config than this plugin's; or a key of `opts` does not exist.
-    """
-    file = local_weights(weights)
-    checkpoint = read_checkpoint(file)
-    with error_context(weights):
-        cfg, label_map = _described(checkpoint, file, opts, to_train=to_train)
-    cfg.MODEL.WEIGHTS = weights
-    return cfg, label_map
-
-
-def load_trained_config(config_file: str, opts: Sequence[str], data: str = "") -> CfgNode:
-    """The config for a trained model at work on a dataset: that of load_config, or of the checkpoint without a file.
-
-    Where `opts` do not name MODEL.WEIGHTS, and the file is the config.yaml of a training, its best model is meant, or
-    the last where none is the best: the file itself names the weights that the training began with.
-
-    Raises:
-        InputError: nothing says which model, or which data.
-        FileNotFoundError, ConnectionError, InputError: see load_config and config_of.
-    """
-    weights = dict(zip(opts[::2], opts[1::2], strict=False)).get("MODEL.WEIGHTS")
-    if config_file:
-        cfg = load_config(config_file, [*([] if weights else _trained_beside(config_path(config_file))), *opts], data)
-    elif weights:
-        # The classes of other data are counted; a model of another number is refused.
-        counted = ["MODEL.DETR.NUM_CLASSES", -1, "MODEL.DETR.STUFF_CLASSES", ()] if data else []
-        model, _ = config_of(weights, [*counted, *opts])
-        cfg = load_config("Base-DETR.yaml", ["MODEL.DETR.PANOPTIC_ON", model.MODEL.DETR.PANOPTIC_ON, *opts], data)
-        model.MODEL.DEVICE = cfg.MODEL.DEVICE
-        for section in SECTIONS:
-            cfg[section] = model[section]
-    else:
-        raise InputError("there is no model: give --config FILE, or MODEL.WEIGHTS FILE at the end of the command")
-    if not cfg.DATASETS.TEST:
-        raise InputError("there are no pictures: give --data FOLDER, or DATASETS.TEST at the end of the command")
-    return cfg
-
-
-def default_threshold(weights: str) -> float:
-    """The least score of what is shown of a model's predictions: the one with the best F1 on the pictures that it was
-    validated with, where its checkpoint (whatever MODEL.WEIGHTS takes) tells it.
-
-    Raises:
-        FileNotFoundError, ConnectionError, InputError: it cannot be had or read.
-    """
-    known = checkpoint_metadata(read_checkpoint(local_weights(weights))).threshold if weights else None
-    return DEFAULT_THRESHOLD if known is None else known
-
-
-def _trained_beside(config_file: Path) -> list[str]:
-    """MODEL.WEIGHTS as options, of the training that wrote the file, if it did and has come so far."""
-    models = [config_file.parent / f"{name}.pth" for name in (BEST, "model_final")]
-    found = next((path for path in models if path.is_file()), None)
-    return ["MODEL.WEIGHTS", str(found)] if found and config_file.name == "config.yaml" else []
-
-
-def converted_metadata(
-    checkpoint: dict[str, Any], file: Path, label_map: LabelMap | None, opts: Sequence[str] = ()
-) -> Metadata:
-    """What a converted checkpoint is to tell of its model, which then needs no more to be built than the source did.
-
-    Args:
-        checkpoint: the source, as read_checkpoint read it from `file`.
-        label_map: the classes after the conversion; None without a class head.
-        opts: KEY VALUE pairs that win over what the source says.
-    """
-    known = checkpoint_metadata(checkpoint)
-    common, _ = to_canonical(checkpoint["model"], detect_format(checkpoint["model"]))
-    if not known.config and infer_architecture(common).depth is None:
-        return replace(known, label_map=label_map)  # a backbone that no config here describes
-    cfg, old_label_map = _described(checkpoint, file, opts, to_train=True)
-    as_before = label_map is not None and old_label_map is not None and label_map.names == old_label_map.names
-    if not as_before:
-        cfg.MODEL.DETR.PANOPTIC_ON, cfg.MODEL.DETR.STUFF_CLASSES = False, ()  # which were of the old classes
-    cfg.MODEL.DETR.NUM_CLASSES = len(label_map) if label_map else -1
-    cfg.MODEL.WEIGHTS = ""
-    resnets = cfg.MODEL.RESNETS
-    if not resnets.STRIDE_IN_1X1 and resnets.RES5_DILATION == 1 and resnets.DEPTH in DEPTHS:
-        # Detectron2's own ResNet is then torchvision's, under whose names the tensors are written.
-        cfg.MODEL.BACKBONE.NAME = build_torchvision_resnet_backbone.__name__
-    model, sizes = cfg.MODEL, cfg.INPUT
-    return Metadata(
-        label_map,
-        model.DETR.NHEADS,
-        model.RESNETS.RES5_DILATION == 2,
-        (sizes.MIN_SIZE_TEST, sizes.MAX_SIZE_TEST),
-        type(cfg)({section: cfg[section] for section in SECTIONS}).dump(),
-        known.threshold if as_before else None,
-    )
-
-
-def _described(
-    checkpoint: dict[str, Any], file: Path, opts: Sequence[str], *, to_train: bool
+def model_config(
+    checkpoint: Checkpoint, opts: Sequence[Any] = (), *, to_train: bool = False
 ) -> tuple[CfgNode, LabelMap | None]:
-    """See config_of."""
-    format = detect_format(checkpoint["model"])
+    """Return the config that builds the model of a checkpoint, and its named classes.
+
+    Checkpoints of this plugin contain their config. For other layouts, sizes are inferred from the tensors, and other
+    keys are those of the published models. Attention heads and dilation (DC5) come from the metadata; without these,
+    8 heads, and dilation only if the name of the checkpoint contains "dc5", as those of the published ones do.
+
+    Args:
+        opts: KEY VALUE pairs that override what the checkpoint says.
+        to_train: class head and queries may be missing; without a class head the classes are None.
+
+    Raises:
+        InputError: not a complete DETR, a config of another project, or an unknown key in `opts`.
+    """
+    with error_context(checkpoint.name):
+        return _model_config(checkpoint, opts, to_train=to_train)
+
+
+def _model_config(checkpoint: Checkpoint, opts: Sequence[Any], *, to_train: bool) -> tuple[CfgNode, LabelMap | None]:
+    format, metadata = detect_format(checkpoint.state_dict), checkpoint.metadata
     if format is Format.IMAGENET:
         raise InputError(
-            "ImageNet weights are of a backbone alone, and not a whole DETR. Fine-tuning begins with a trained one, as "
-            "detr://r50; train_net.py takes them as MODEL.WEIGHTS of a training from nothing"
+            "not a complete DETR, but ImageNet weights of a backbone. Fine-tune a trained model such as detr://r50, or "
+            "use them as MODEL.WEIGHTS of train_net.py to train from scratch"
         )
-    common, _ = to_canonical(checkpoint["model"], format)
-    architecture = infer_architecture(common)
-    missing = [name for name in (*CLASS_HEAD, QUERIES) if name not in common]
+    canonical, _ = to_canonical(checkpoint.state_dict, format)
+    architecture = infer_architecture(canonical)
+    missing = [name for name in (*CLASS_HEAD, QUERIES) if name not in canonical]
     if missing and not to_train:
-        raise InputError(f"{missing[0]} is missing: the model has to be trained before it finds anything")
-    metadata = checkpoint_metadata(checkpoint)
-    label_map = None if missing else _label_map(common, format, metadata.label_map)
+        raise InputError(f"{missing[0]} is missing: train the model before you use it")
+    label_map = None if missing else _label_map(canonical, format, metadata.label_map)
     if metadata.config:
         saved = yaml.safe_load(metadata.config)
     else:
-        saved = _config_of_sizes(architecture, metadata, label_map, dilated="dc5" in file.name.lower())
+        is_dc5 = "dc5" in Path(checkpoint.name).name.lower()
+        saved = _inferred_config(architecture, metadata, label_map, default_dilation=is_dc5)
     cfg = load_config("Base-DETR.yaml", [])
-    device = cfg.MODEL.DEVICE  # the one that the model was trained on may not be here
+    device = cfg.MODEL.DEVICE  # this machine may lack the device of the training
     try:
         cfg.merge_from_other_cfg(type(cfg)({section: saved.get(section, {}) for section in SECTIONS}))
         cfg.MODEL.DEVICE = device
@@ -174,45 +84,129 @@ def _described(
         raise InputError(
             f"config of the checkpoint, with {' '.join(map(str, opts)) or 'no options'}: {error}"
         ) from error
+    cfg.MODEL.WEIGHTS = checkpoint.name
     return cfg, label_map
 
 
-def _label_map(common: StateDict, format: Format, known: LabelMap | None) -> LabelMap:
-    """The classes that the head is read as when the model is loaded; one that nobody names is called by its id."""
-    weight, bias = (common[name] for name in CLASS_HEAD)
+def load_trained_config(config_file: str, opts: Sequence[object], data: str = "") -> CfgNode:
+    """Load the config to evaluate a trained model on a dataset, from a file or from the checkpoint.
+
+    The config.yaml of a training names the weights that it started from. Without MODEL.WEIGHTS in `opts`, its best
+    model is used instead, or else its last; results go to its folder, wherever that was moved.
+
+    Args:
+        config_file: see `load_config`; "" uses the config of MODEL.WEIGHTS in `opts`.
+        opts: KEY VALUE pairs.
+        data: folder of a custom dataset, or "".
+
+    Raises:
+        InputError: no model or no dataset is given; see also `load_config` and `model_config`.
+        FileNotFoundError, ConnectionError: the weights cannot be read.
+    """
+    weights = str(dict(zip(opts[::2], opts[1::2], strict=False)).get("MODEL.WEIGHTS", ""))
+    if config_file:
+        cfg = load_config(config_file, [*_trained_options(config_path(config_file)), *opts], data)
+    elif weights:
+        # The classes of a custom dataset are counted; a model of another number is refused later.
+        counted = ["MODEL.DETR.NUM_CLASSES", -1, "MODEL.DETR.STUFF_CLASSES", ()] if data else []
+        model, _ = model_config(read_checkpoint(weights), [*counted, *opts])
+        cfg = load_config("Base-DETR.yaml", ["MODEL.DETR.PANOPTIC_ON", model.MODEL.DETR.PANOPTIC_ON, *opts], data)
+        model.MODEL.DEVICE = cfg.MODEL.DEVICE
+        for section in SECTIONS:
+            cfg[section] = model[section]
+    else:
+        raise InputError("no model is given: add --weights FILE, or --config FILE of a training")
+    if not cfg.MODEL.WEIGHTS:
+        raise InputError(f"{config_file} has no MODEL.WEIGHTS: add --weights FILE")
+    if not cfg.DATASETS.TEST:
+        raise InputError("no dataset is given: add --data FOLDER, or DATASETS.TEST at the end of the command")
+    return cfg
+
+
+def _trained_options(config_file: Path) -> list[str]:
+    """Return MODEL.WEIGHTS and OUTPUT_DIR, if the file is the config.yaml of a training that has saved a model."""
+    models = [config_file.parent / f"{name}.pth" for name in (BEST, "model_final", LAST)]
+    saved = [str(path) for path in models if path.is_file()]
+    if not saved or config_file.name != "config.yaml":
+        return []
+    return ["MODEL.WEIGHTS", saved[0], "OUTPUT_DIR", str(config_file.parent)]
+
+
+def default_threshold(checkpoint: Checkpoint | None) -> float:
+    """Return the minimum score of detections to show: the one with the best F1 in validation, if it is known."""
+    known = checkpoint.metadata.threshold if checkpoint else None
+    return DEFAULT_THRESHOLD if known is None else known
+
+
+def converted_metadata(checkpoint: Checkpoint, label_map: LabelMap | None, opts: Sequence[Any] = ()) -> Metadata:
+    """Return the metadata of a converted checkpoint, which is as complete as that of its source.
+
+    Args:
+        checkpoint: the source.
+        label_map: the classes after the conversion; None without a class head.
+        opts: KEY VALUE pairs that override what the source says.
+    """
+    known = checkpoint.metadata
+    canonical, _ = to_canonical(checkpoint.state_dict, detect_format(checkpoint.state_dict))
+    if not known.config and infer_architecture(canonical).depth is None:
+        return replace(known, label_map=label_map)  # no config describes this backbone
+    cfg, old_label_map = model_config(checkpoint, opts, to_train=True)
+    same_classes = label_map is not None and old_label_map is not None and label_map.names == old_label_map.names
+    if not same_classes:
+        cfg.MODEL.DETR.PANOPTIC_ON, cfg.MODEL.DETR.STUFF_CLASSES = False, ()  # these refer to the old classes
+    cfg.MODEL.DETR.NUM_CLASSES = len(label_map) if label_map else -1
+    cfg.MODEL.WEIGHTS = ""
+    resnets = cfg.MODEL.RESNETS
+    if not resnets.STRIDE_IN_1X1 and resnets.RES5_DILATION == 1 and resnets.DEPTH in DEPTHS:
+        # Detectron2's own ResNet then equals torchvision's, whose names the converted tensors have.
+        cfg.MODEL.BACKBONE.NAME = build_torchvision_resnet_backbone.__name__
+    return Metadata(
+        label_map,
+        cfg.MODEL.DETR.NHEADS,
+        resnets.RES5_DILATION == 2,
+        (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
+        type(cfg)({section: cfg[section] for section in SECTIONS}).dump(),
+        known.threshold if same_classes else None,
+    )
+
+
+def _label_map(canonical: StateDict, format: Format, known: LabelMap | None) -> LabelMap:
+    """Return the classes as the class head is read when the model is loaded; unnamed ones are named by their id."""
+    weight, bias = (canonical[name] for name in CLASS_HEAD)
     try:
         head, _ = read_head(weight, bias, format, label_map=known)
     except AmbiguousClassHead:
-        # Row = category id in both readings, and a row 0 that was never used finds nothing.
+        # Row = category id in both readings, and an unused row 0 detects nothing.
         head, _ = read_head(weight, bias, format, first_class_id=0)
     ids = head.label_map.ids
     return LabelMap(ids, head.label_map.names or tuple(f"class {category_id}" for category_id in ids))
 
 
-def _config_of_sizes(
-    architecture: Architecture, metadata: Metadata, label_map: LabelMap | None, *, dilated: bool
+def _inferred_config(
+    architecture: Architecture, metadata: Metadata, label_map: LabelMap | None, *, default_dilation: bool
 ) -> dict[str, Any]:
-    """What differs from Base-DETR.yaml in a model of these sizes; `dilated` where the metadata do not say."""
+    """Return the difference of a model's config to Base-DETR.yaml."""
     if architecture.depth is None:
-        raise InputError(f"its backbone is {architecture.backbone}, and no config of this plugin's lies beside it")
+        raise InputError(f"the backbone is {architecture.backbone}, and the checkpoint has no config of this plugin")
     masks = architecture.mask_head
     num_heads = masks.num_heads if masks else metadata.num_heads
+    dilation = default_dilation if metadata.dilation is None else metadata.dilation
     if num_heads is None or metadata.dilation is None:
         logger.info(
-            "The checkpoint does not tell all: taken for %d attention heads and %s dilation (DC5)",
-            num_heads or DEFAULT_HEADS, "a" if dilated else "no",
+            "Incomplete metadata: assuming %d attention heads and a backbone %s dilation (DC5)",
+            num_heads or DEFAULT_HEADS, "with" if dilation else "without",
         )  # fmt: skip
-    sizes = dict(zip(("MIN_SIZE_TEST", "MAX_SIZE_TEST"), metadata.test_sizes or (), strict=False))
     is_coco_panoptic = label_map is not None and label_map.ids == LabelMap.coco_panoptic().ids
+    stuff_classes = range(len(LabelMap.coco()), len(LabelMap.coco_panoptic()))  # after the things
     queries = {"NUM_OBJECT_QUERIES": architecture.num_queries} if architecture.num_queries else {}
     return {
-        "INPUT": sizes,
+        "INPUT": dict(zip(("MIN_SIZE_TEST", "MAX_SIZE_TEST"), metadata.test_sizes or (), strict=False)),
         "MODEL": {
             "MASK_ON": masks is not None,
             "RESNETS": {
                 "DEPTH": architecture.depth,
                 "OUT_FEATURES": [f"res{architecture.stages + 1}"],
-                "RES5_DILATION": 2 if (dilated if metadata.dilation is None else metadata.dilation) else 1,
+                "RES5_DILATION": 2 if dilation else 1,
             },
             "DETR": {
                 "HIDDEN_DIM": architecture.hidden_dim,
@@ -223,8 +217,7 @@ def _config_of_sizes(
                 "PRE_NORM": architecture.pre_norm,
                 **queries,
                 "PANOPTIC_ON": is_coco_panoptic and masks is not None,
-                # Its things come first.
-                "STUFF_CLASSES": tuple(range(len(LabelMap.coco()), len(label_map))) if is_coco_panoptic else (),
+                "STUFF_CLASSES": tuple(stuff_classes) if is_coco_panoptic else (),
             },
         },
     }

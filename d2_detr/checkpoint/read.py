@@ -1,4 +1,4 @@
-"""Reading checkpoint files without running code."""
+"""Read checkpoint files without running code from them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import pickle
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,53 +14,78 @@ import torch
 from safetensors import safe_open
 
 from d2_detr.checkpoint import hugging_face
-from d2_detr.utils.errors import InputError
+from d2_detr.checkpoint.layouts import StateDict
+from d2_detr.checkpoint.metadata import Metadata, checkpoint_metadata
+from d2_detr.checkpoint.weights import local_weights
+from d2_detr.utils.errors import InputError, error_context
 
-# Native DETR stores its command line beside the weights. A Namespace is a plain holder of values.
+# Native DETR stores its arguments beside the weights. A Namespace only holds values.
 torch.serialization.add_safe_globals([argparse.Namespace])
-# What this project writes as JSON into the header of a safetensors file.
-_OURS = {"label_map": dict, "config": str, "threshold": float}
+# Values that this project stores as JSON in the header of a safetensors file.
+_HEADER_TYPES = {"label_map": dict, "config": str, "threshold": float}
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Content of a .pth, .bin or .safetensors file, or of a folder of Hugging Face's: `model`, the state dict, and
-    what else was stored. DETR's config.json beside the file is `hugging_face`, its preprocessor_config.json
-    `hugging_face_processor`.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint, read once.
+
+    Args:
+        name: as it was asked for: a path, an address or a published name.
+        path: the local file with the weights.
+        state_dict: the model, under the names of the file.
+        metadata: what the checkpoint says about the model.
+        extra: everything else in the file: optimizer, scheduler, iteration, ...
+    """
+
+    name: str
+    path: Path
+    state_dict: StateDict
+    metadata: Metadata
+    extra: dict[str, Any]
+
+
+def read_checkpoint(weights: str | Path) -> Checkpoint:
+    """Read a checkpoint of any layout, downloading it first if necessary.
+
+    Args:
+        weights: any value of MODEL.WEIGHTS (see `local_weights`); a .pth, .bin, .ckpt or .safetensors file, or a folder
+            of Hugging Face transformers.
 
     Raises:
         FileNotFoundError: no such file.
-        InputError: not a checkpoint, cut short, or one that would run code.
+        ConnectionError: the file cannot be downloaded.
+        InputError: not a checkpoint, truncated, or a file that could run code.
     """
-    path = Path(path)
+    path = local_weights(str(weights))
     if path.is_dir():
         path = hugging_face.weights_file(path)
-        beside = hugging_face.read_configs(path.parent)
-    elif not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
-    elif path.name in (hugging_face.WEIGHTS, hugging_face.WEIGHTS_OLD) and (path.parent / hugging_face.CONFIG).exists():
-        beside = hugging_face.read_configs(path.parent)
+    if not path.is_file():
+        raise FileNotFoundError(f"{weights}: no such checkpoint")
+    is_hugging_face = path.name in (hugging_face.WEIGHTS, hugging_face.WEIGHTS_OLD)
+    configs = hugging_face.read_configs(path.parent) if is_hugging_face else {}
+    content = _read_file(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+    if "model" in content:
+        state_dict, extra = content["model"], {key: value for key, value in content.items() if key != "model"}
     else:
-        beside = {}
-    checkpoint = _read_file(path)
-    if not isinstance(checkpoint, dict):
-        raise InputError(f"{path}: holds a {type(checkpoint).__name__}, not a checkpoint")
-    if "model" not in checkpoint:
-        checkpoint = _of_lightning(checkpoint) if "state_dict" in checkpoint else {"model": checkpoint}
-    if not isinstance(checkpoint["model"], dict):
-        raise InputError(f"{path}: model is a {type(checkpoint['model']).__name__}, not a state dict")
-    if odd := [name for name, value in checkpoint["model"].items() if not isinstance(value, torch.Tensor)]:
-        raise InputError(f"{path}: {odd[0]} of the state dict is a {type(checkpoint['model'][odd[0]]).__name__}")
-    return checkpoint | beside
+        state_dict, extra = _lightning_weights(content["state_dict"]) if "state_dict" in content else content, {}
+    if not isinstance(state_dict, dict):
+        raise InputError(f"{path}: model is a {type(state_dict).__name__}, not a state dict")
+    for name, value in state_dict.items():
+        if not isinstance(value, torch.Tensor):
+            raise InputError(f"{path}: {name} of the state dict is a {type(value).__name__}, not a tensor")
+    with error_context(weights):
+        return Checkpoint(str(weights), path, state_dict, checkpoint_metadata(extra | configs), extra)
 
 
-def _of_lightning(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """PyTorch Lightning has the weights under `state_dict`, and the model mostly as `self.model` of its module."""
-    weights = checkpoint["state_dict"]
+def _lightning_weights(weights: object) -> object:
+    """Return the weights that PyTorch Lightning has under `state_dict`, usually those of the attribute `self.model`."""
     if isinstance(weights, dict):
         weights = {str(name): weight for name, weight in weights.items() if not str(name).startswith("criterion.")}
         if all(name.startswith("model.") for name in weights):
             weights = {name.removeprefix("model."): weight for name, weight in weights.items()}
-    return {"model": weights}
+    return weights
 
 
 def _read_file(path: Path) -> object:
@@ -71,27 +97,30 @@ def _read_file(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # damaged bytes make the readers stumble in many ways
-        # Not torch's own message: it advises to read the file all the same.
+    except Exception as error:  # damaged bytes raise many kinds of errors in the readers
+        # torch's own message is not repeated: it recommends loading the file without protection.
         if isinstance(error, pickle.UnpicklingError) and (code := re.search(r"GLOBAL (\S+)", str(error))):
-            raise InputError(f"{path}: holds {code[1]}, could run code, and is not read") from error
+            raise InputError(
+                f"{path}: contains {code[1]}, which could run code, so it is not read; save the state dict alone, with "
+                "torch.save(model.state_dict(), path)"
+            ) from error
         reason = str(error) if isinstance(error, RuntimeError) else type(error).__name__
-        raise InputError(f"{path}: not a checkpoint, or cut short ({reason}); fetch or save it again") from error
+        raise InputError(f"{path}: not a checkpoint, or truncated ({reason}); download or save it again") from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
-    """The tensors, and what this project wrote into the file's own metadata as JSON."""
+    """Read the tensors, and the values that this project stores in the header."""
     with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        model = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    beside = {key: _stored(metadata, key, kind) for key, kind in _OURS.items()}
-    return {"model": model} | {key: value for key, value in beside.items() if value is not None}
+        header = file.metadata() or {}
+        model = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    values = {key: _header_value(header, key, kind) for key, kind in _HEADER_TYPES.items()}
+    return {"model": model} | {key: value for key, value in values.items() if value is not None}
 
 
-def _stored(metadata: dict[str, str], key: str, kind: type) -> Any:
-    """What this project wrote under a key; None where somebody else did."""
+def _header_value(header: dict[str, str], key: str, kind: type) -> Any:
+    """Parse a value of the header; None if another program wrote it."""
     try:
-        value = json.loads(metadata.get(key, "null"))
+        value = json.loads(header.get(key, "null"))
     except json.JSONDecodeError:
         return None
     return value if isinstance(value, kind) else None

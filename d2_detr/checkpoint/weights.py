@@ -1,4 +1,4 @@
-"""Where weights come from: local files, addresses, and names for published ones."""
+"""Where weights come from: local files, addresses, and names of published checkpoints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urlparse
 from d2_detr.utils.download import cache_folder, download
 from d2_detr.utils.errors import InputError
 
-# Published checkpoints of native DETR, trained on COCO; the hash is part of the file's name.
+# Native DETR's checkpoints, trained on COCO. The file name contains the hash.
 _PUBLISHED = "https://dl.fbaipublicfiles.com/detr/detr-{}.pth"
 DETR = {
     "r50": _PUBLISHED.format("r50-e632da11"),
@@ -21,24 +21,27 @@ DETR = {
     "r50-dc5-panoptic": _PUBLISHED.format("r50-dc5-panoptic-da08f1b1"),
     "r101-panoptic": _PUBLISHED.format("r101-panoptic-40021d53"),
 }
-# torchvision's ImageNet weights, version 1: what DETR was trained from.
+# torchvision's ImageNet weights, version 1, from which DETR was trained.
 IMAGENET = {
     18: "https://download.pytorch.org/models/resnet18-f37072fd.pth",
     34: "https://download.pytorch.org/models/resnet34-b627a593.pth",
     50: "https://download.pytorch.org/models/resnet50-0676ba61.pth",
     101: "https://download.pytorch.org/models/resnet101-63fe2227.pth",
 }
-# Detectron2's names for the same weights as pickles; configs of the official wrapper have them.
+# Detectron2's names for the same weights as pickles, used in configs of the official wrapper.
 _DETECTRON2_NAME = re.compile(r"detectron2://ImageNetPretrained/torchvision/R-(\d+)\.pkl")
 
 
 def local_weights(name: str) -> Path:
-    """Path of the file or folder that `name` means: a path itself, or what is fetched once from an http(s) address, a
-    name of native DETR's checkpoints as `detr://r50`, or Detectron2's name of torchvision's ImageNet weights.
+    """Return the local path of weights, downloading them on first use.
+
+    Args:
+        name: a path, an http(s) address, a published DETR such as `detr://r50`, or Detectron2's name of torchvision's
+            ImageNet weights.
 
     Raises:
-        InputError: a name that is not known.
-        ConnectionError: the file is not in the cache and cannot be fetched.
+        InputError: unknown name.
+        ConnectionError: the file is not cached and cannot be downloaded.
     """
     if match := _DETECTRON2_NAME.fullmatch(name):
         depth = int(match[1])
@@ -47,28 +50,28 @@ def local_weights(name: str) -> Path:
         name = IMAGENET[depth]
     elif name.startswith("detr://"):
         if name.removeprefix("detr://") not in DETR:
-            raise InputError(f"{name}: no such model; published are {', '.join('detr://' + key for key in DETR)}")
+            raise InputError(f"{name}: no such model; choose from {', '.join('detr://' + key for key in DETR)}")
         name = DETR[name.removeprefix("detr://")]
-    scheme = urlparse(name).scheme
-    if scheme in ("http", "https"):
-        file_name = Path(urlparse(name).path).name
+    url = urlparse(name)
+    if url.scheme in ("http", "https"):
+        file_name = Path(url.path).name
         if not file_name:
-            raise InputError(f"weights {name!r}: the address ends without a file name")
-        sha256_prefix = _hash_in(file_name)
-        # Everyone's model_final.pth has a folder of its own.
+            raise InputError(f"weights {name!r}: the address does not end with a file name")
+        sha256_prefix = _hash_in_file_name(file_name)
+        # Without a hash in its name, model_final.pth may come from many addresses: each gets a folder.
         folder = cache_folder() if sha256_prefix else cache_folder() / hashlib.sha256(name.encode()).hexdigest()[:12]
         return download(name, folder / file_name, sha256_prefix=sha256_prefix)
     if "://" in name:
-        raise InputError(f"weights {name!r}: no such name; give a path, an https address, or a name as detr://r50")
+        raise InputError(f"weights {name!r}: unknown name; give a path, an https address, or a name such as detr://r50")
     return Path(name)
 
 
 def is_imagenet_weights(name: str) -> bool:
-    """Whether it is one of the names for a backbone of ImageNet's classes."""
+    """Return whether `name` stands for a backbone trained on ImageNet."""
     return bool(_DETECTRON2_NAME.fullmatch(name)) or name in IMAGENET.values()
 
 
-def _hash_in(file_name: str) -> str:
-    """`e632da11` of `detr-r50-e632da11.pth`, the convention of PyTorch's hub; "" if there is none, or it is a date."""
+def _hash_in_file_name(file_name: str) -> str:
+    """Return `e632da11` for `detr-r50-e632da11.pth` (PyTorch Hub's convention), "" if there is no hash, or a date."""
     match = re.search(r"-(?=\d*[a-f])([0-9a-f]{8,})\.\w+$", file_name)
     return match[1] if match else ""

@@ -1,4 +1,4 @@
-"""Writing a converted checkpoint, in the file that its readers expect."""
+"""Write a converted checkpoint in the form that its readers expect."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from d2_detr.checkpoint.layouts import Format, StateDict, to_canonical
 from d2_detr.checkpoint.metadata import Metadata
 from d2_detr.utils.files import atomic_write
 
-DEFAULT_HEADS = 8  # of every published DETR
+DEFAULT_HEADS = 8  # attention heads of every published DETR
 
 
 def write_checkpoint(path: str | Path, state_dict: StateDict, format: Format, metadata: Metadata) -> None:
-    """Write a state dict of `format`, with what is known of its model.
+    """Write a state dict atomically, with the metadata of its model.
 
-    Hugging Face gets a folder with its configs; the others a file, .safetensors or else torch's, that a crash cannot
-    leave half written, with classes and config beside the tensors, where other readers pass them over.
+    Hugging Face's layout is a folder with configs. The others are one file, with label map, config and threshold beside
+    the tensors, where other readers ignore them.
+
+    Args:
+        path: the folder, or a file: .safetensors, any other suffix for torch's format.
+        state_dict: in the layout of `format`.
     """
     path = Path(path)
-    # Views, as of projections that were split, would be written with all that they are views of, or refused.
+    # A view, such as one of three split projections, would be written with its whole storage, or refused.
     state_dict = {name: t.detach().clone(memory_format=torch.contiguous_format) for name, t in state_dict.items()}
     if format is Format.HUGGING_FACE:
-        common, _ = to_canonical(state_dict, format)
-        architecture = infer_architecture(common)
+        architecture = infer_architecture(to_canonical(state_dict, format)[0])
         num_heads = architecture.mask_head.num_heads if architecture.mask_head else metadata.num_heads
         hugging_face.write_folder(
             path,
@@ -40,11 +43,11 @@ def write_checkpoint(path: str | Path, state_dict: StateDict, format: Format, me
             test_sizes=metadata.test_sizes or hugging_face.DEFAULT_TEST_SIZES,
         )
         return
-    beside: dict[str, object] = {"label_map": metadata.label_map.to_dict()} if metadata.label_map else {}
-    beside |= {"config": metadata.config} if metadata.config else {}
-    beside |= {"threshold": metadata.threshold} if metadata.threshold is not None else {}
+    extra: dict[str, object] = {"label_map": metadata.label_map.to_dict()} if metadata.label_map else {}
+    extra |= {"config": metadata.config} if metadata.config else {}
+    extra |= {"threshold": metadata.threshold} if metadata.threshold is not None else {}
     with atomic_write(path) as temporary:
         if path.suffix == ".safetensors":
-            save_file(state_dict, temporary, metadata={key: json.dumps(value) for key, value in beside.items()})
+            save_file(state_dict, temporary, metadata={key: json.dumps(value) for key, value in extra.items()})
         else:
-            torch.save({"model": state_dict} | beside, temporary)
+            torch.save({"model": state_dict} | extra, temporary)

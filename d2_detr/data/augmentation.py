@@ -1,4 +1,7 @@
-"""DETR's training augmentation (paper, supplement A.4): flip, and in half of the cases resize, crop, resize."""
+"""DETR's training augmentation (paper, supplement A.4).
+
+Flip and resize; for half of the images flip, resize, crop and resize.
+"""
 
 from __future__ import annotations
 
@@ -9,28 +12,31 @@ from d2_detr.utils.errors import InputError
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
-# Shortest edges before the crop; fixed in native DETR.
+# Shortest edges in pixels before the crop; constants in native DETR, too.
 SIZES_BEFORE_CROP = (400, 500, 600)
 
 
 class Crop(T.CropTransform):
-    """A crop that moves polygons without cutting them: what is drawn from them ends at the border anyway.
+    """A crop that translates polygons without clipping them.
 
-    The cutting of CropTransform needs shapely, and splits polygons at the border.
+    Rasterizing clips them anyway. The clipping of CropTransform needs shapely, and splits polygons at the border.
     """
 
     def apply_polygons(self, polygons: list[np.ndarray]) -> list[np.ndarray]:
+        """Translate polygons (P, 2) in pixels."""
         return [self.apply_coords(polygon) for polygon in polygons]
 
 
 class RandomCrop(T.Augmentation):
-    """Crop a rectangle whose two sides are drawn on their own, uniformly from `min_size`..`max_size` pixels.
+    """Crop a rectangle of random size and position.
 
-    Both ends are included. A side of the picture that is shorter than `max_size` bounds the range, and one that is
-    shorter than `min_size` is kept whole (native DETR stops with an error there). The position is uniform.
+    Height and width are drawn independently and uniformly from [min_size, max_size] pixels, or up to the side of the
+    image if that is smaller. An image side below `min_size` is not cropped (native DETR raises an error). The position
+    is uniform.
     """
 
     def __init__(self, min_size: int, max_size: int):
+        """Initialize the augmentation."""
         super().__init__()
         if not 0 < min_size <= max_size:
             raise InputError(f"crop sizes {min_size}..{max_size}: expected 0 < smallest <= largest")
@@ -38,17 +44,25 @@ class RandomCrop(T.Augmentation):
         self.max_size = max_size
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Draw a crop of an image (H, W, C)."""
         (y, height), (x, width) = (self._interval(side) for side in image.shape[:2])
         return Crop(x, y, width, height)
 
     def _interval(self, side: int) -> tuple[int, int]:
-        """Start and length of the part of a side that is kept."""
+        """Draw the start and the length of the crop along a side."""
         length = np.random.randint(min(side, self.min_size), min(side, self.max_size) + 1)
         return np.random.randint(side - length + 1), length
 
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> tuple[list[T.Augmentation], list[T.Augmentation] | None]:
-    """The augmentations of a picture, and those of the half of the pictures that is cropped (None: no crop)."""
+    """Build the augmentations of a config.
+
+    Returns:
+        The augmentations without the crop, and those with it, which are None if the crop is off.
+
+    Raises:
+        InputError: INPUT.CROP does not describe DETR's crop.
+    """
     if not is_train:
         return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)], None
     flip = _flip(cfg.INPUT.RANDOM_FLIP)
@@ -57,8 +71,8 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> tuple[list[T.Augmentati
         return [*flip, resize], None
     if cfg.INPUT.CROP.TYPE != "absolute_range":
         raise InputError(
-            f'INPUT.CROP.TYPE {cfg.INPUT.CROP.TYPE!r}: DETR crops by "absolute_range", SIZE being the smallest and the '
-            "largest side in pixels; or set INPUT.CROP.ENABLED False"
+            f'INPUT.CROP.TYPE {cfg.INPUT.CROP.TYPE!r}: DETR crops by "absolute_range", where SIZE is the smallest and '
+            "the largest side in pixels; set it, or INPUT.CROP.ENABLED False"
         )
     if len(cfg.INPUT.CROP.SIZE) != 2:
         raise InputError(f"INPUT.CROP.SIZE {cfg.INPUT.CROP.SIZE}: expected the smallest and the largest side in pixels")
@@ -67,7 +81,7 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> tuple[list[T.Augmentati
     return [*flip, resize], [*flip, *crop, resize]
 
 
-def _flip(choice: str) -> list[T.Augmentation]:
-    if choice == "none":
+def _flip(direction: str) -> list[T.Augmentation]:
+    if direction == "none":
         return []
-    return [T.RandomFlip(horizontal=choice == "horizontal", vertical=choice == "vertical")]
+    return [T.RandomFlip(horizontal=direction == "horizontal", vertical=direction == "vertical")]

@@ -1,8 +1,11 @@
-"""Reading picture files of any kind as the 8-bit pictures that DETR learns from."""
+"""Image files of any kind, read as the 8-bit RGB images that DETR is trained on."""
 
 from __future__ import annotations
 
+import glob
 import os
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,113 +13,160 @@ from PIL import Image, ImageOps
 
 from d2_detr.utils.errors import InputError
 
-# Which files of a folder are pictures; a file that is named is taken for one in any case.
+# Extensions that mark a file of a folder as an image. A file given by name may have any extension.
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 EXIF_ORIENTATION = 0x0112
-# The last bytes of a whole file, of the formats that most pictures have.
-ENDS = {"GIF": b";", "JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+# The last bytes of a complete file, by Pillow's name of the format.
+END_MARKERS = {"GIF": b";", "JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+
+
+def find_images(names: Iterable[str]) -> list[Path]:
+    """Find the images of paths, folders and patterns such as "photos/**/*.jpg".
+
+    A folder stands for the images directly in it. The paths are sorted and unique.
+
+    Raises:
+        InputError: a name matches no image.
+    """
+    found: set[Path] = set()
+    for name in names:
+        path = Path(name)
+        if path.is_file():
+            matches = [path]
+        elif path.is_dir():
+            matches = [p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+        else:
+            matches = [p for p in map(Path, glob.glob(name, recursive=True)) if p.is_file()]
+        if not matches:
+            raise InputError(f"{name}: {_explain_no_match(path)}")
+        found.update(matches)
+    return sorted(found)
+
+
+def _explain_no_match(path: Path) -> str:
+    if not path.is_dir():
+        return "no such file or folder; give images, a folder of images, or a pattern such as 'photos/**/*.jpg'"
+    suffixes = sorted({p.suffix for p in path.rglob("*") if p.suffix.lower() in SUFFIXES})
+    if not suffixes:
+        return "the folder has no images"
+    patterns = shlex.join(f"{glob.escape(str(path))}/**/*{suffix}" for suffix in suffixes)
+    return f"the images are in subfolders; give {patterns}"
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Width and height in pixels as the picture is shown, that is with its EXIF orientation applied.
+    """Return width and height in pixels, with the EXIF orientation applied.
 
     Raises:
-        FileNotFoundError, InputError: no such file, or not a picture.
+        FileNotFoundError: the file does not exist.
+        InputError: the file is not an image.
     """
-    with _open(path) as picture:
-        width, height = picture.size
-        return (height, width) if _orientation(picture) in (5, 6, 7, 8) else (width, height)
+    with _open(path) as image:
+        width, height = image.size
+        return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
 
 
 def check_image(path: str | Path, annotated_wh: tuple[int, int] | None) -> None:
-    """Whether a picture is there, whole, and has the annotated size (if any), as shown or as stored.
+    """Check that an image exists, is complete and has the annotated size.
 
-    Its header is looked at and, of JPEG, PNG and GIF, its end; where that is not as it should be, all of it is read.
+    Only the header is read, and the last bytes of a JPEG, PNG or GIF; an image that does not end as its format
+    prescribes is decoded.
+
+    Args:
+        annotated_wh: width and height in pixels, with or without the EXIF orientation applied; None accepts any size.
 
     Raises:
-        FileNotFoundError, InputError: no such file, not a picture, cut short, or of another size.
+        FileNotFoundError: the file does not exist.
+        InputError: the file is not an image, is truncated, or has another size.
     """
-    with _open(path) as picture:
-        stored_wh = picture.size
-        if not _ends_whole(path, picture.format):
-            _load(picture, path)
-    if annotated_wh and annotated_wh not in (stored_wh, shown_wh := image_size(path)):
-        raise InputError(_size_mismatch(path, shown_wh, annotated_wh))
+    with _open(path) as image:
+        stored_wh = image.size
+        if not _has_end_marker(path, image.format):
+            _load(image, path)
+    if annotated_wh and annotated_wh not in (stored_wh, upright_wh := image_size(path)):
+        raise InputError(_size_mismatch(path, upright_wh, annotated_wh))
 
 
 def read_image(path: str | Path, format: str = "RGB", *, annotated_wh: tuple[int, int] | None = None) -> np.ndarray:
-    """Read a picture (H, W, C), uint8.
+    """Read an image (H, W, 3), uint8.
 
-    Grey, palette, CMYK and alpha (which is dropped) become RGB; 16 bits are scaled to 8. The EXIF orientation is
-    applied, unless `annotated_wh` says that the picture was annotated as it is stored: some tools do not turn it.
+    Gray, palette and CMYK images are converted to RGB, 16 bits are scaled to 8, and an alpha channel is dropped. The
+    EXIF orientation is applied, unless `annotated_wh` is the size without it: some annotation tools ignore it.
 
     Args:
-        format: "RGB" or "BGR", the order of the channels.
-        annotated_wh: width and height in pixels that the annotations were made for.
+        format: order of the channels, "RGB" or "BGR".
+        annotated_wh: width and height in pixels that the annotations refer to.
 
     Raises:
-        FileNotFoundError, InputError: no such file, not a picture, cut short, or of another size than annotated.
+        FileNotFoundError: the file does not exist.
+        InputError: the file is not an image, is truncated, or has another size than annotated.
     """
-    with _open(path) as picture:
-        _load(picture, path)
-        upright = ImageOps.exif_transpose(picture) if _orientation(picture) > 1 else picture
+    with _open(path) as image:
+        _load(image, path)
+        upright = ImageOps.exif_transpose(image) if _orientation(image) > 1 else image
         if annotated_wh and upright.size != annotated_wh:
-            if picture.size != annotated_wh:
+            if image.size != annotated_wh:
                 raise InputError(_size_mismatch(path, upright.size, annotated_wh))
-            upright = picture
-    pixels = rgb_pixels(upright, path)
-    return pixels[:, :, ::-1] if format == "BGR" else pixels
+            upright = image
+    return convert_rgb(rgb_pixels(upright, path), format)
+
+
+def convert_rgb(image: np.ndarray, format: str) -> np.ndarray:
+    """Convert an image (H, W, 3) from RGB to "RGB" or "BGR", or back."""
+    return image[:, :, ::-1] if format == "BGR" else image
+
+
+def rgb_pixels(image: Image.Image, name: object) -> np.ndarray:
+    """Convert a Pillow image of any mode to RGB pixels (H, W, 3), uint8.
+
+    Args:
+        name: how an error message refers to the image.
+
+    Raises:
+        InputError: the pixels are floating-point numbers.
+    """
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
+        gray = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return np.repeat(gray[:, :, None], 3, axis=2)
+    if image.mode == "F":
+        raise InputError(f"{name}: pixels are floating-point numbers of unknown range; save it with 8 or 16 bits")
+    return np.asarray(image.convert("RGB"))
 
 
 def _size_mismatch(path: str | Path, size_wh: tuple[int, int], annotated_wh: tuple[int, int]) -> str:
     return (
-        "{}: the picture is {} x {} pixels, its annotation says width {} and height {}; was the picture resized after "
-        "it was annotated?".format(path, *size_wh, *annotated_wh)
+        "{}: the image is {} x {} pixels, its annotation says width {} and height {}; correct the annotation, or "
+        "restore the image if it was resized after it was annotated".format(path, *size_wh, *annotated_wh)
     )
 
 
 def _open(path: str | Path) -> Image.Image:
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such picture")
+        raise FileNotFoundError(f"{path}: no such image")
     try:
         return Image.open(path)
     except (PermissionError, MemoryError):
         raise
-    except Exception as error:  # every plugin of Pillow stumbles in its own way
-        raise InputError(f"{path}: not a picture that Pillow can read ({type(error).__name__})") from error
+    except Exception as error:  # each of Pillow's plugins raises its own types
+        raise InputError(f"{path}: not an image that Pillow can read ({type(error).__name__})") from error
 
 
-def _load(picture: Image.Image, path: str | Path) -> None:
+def _load(image: Image.Image, path: str | Path) -> None:
     try:
-        picture.load()
-    except Exception as error:  # damaged bytes make the decoders stumble in many ways
-        raise InputError(f"{path}: the picture is damaged or cut short ({error}); save it again") from error
+        image.load()
+    except Exception as error:  # each of Pillow's decoders raises its own types
+        raise InputError(f"{path}: the image is damaged or truncated ({error}); save it again") from error
 
 
-def _ends_whole(path: str | Path, format: str | None) -> bool:
-    """Whether the file ends as its format does, as far as that is known here."""
-    end = ENDS.get(format, b"")
+def _has_end_marker(path: str | Path, format: str | None) -> bool:
+    """Return whether a file ends as its format prescribes, if that is known."""
+    end = END_MARKERS.get(format or "", b"")
     with open(path, "rb") as file:
         file.seek(-min(len(end), Path(path).stat().st_size), os.SEEK_END)
         return file.read() == end
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     try:
-        return int(picture.getexif().get(EXIF_ORIENTATION, 1))
-    except Exception:  # malformed EXIF data raise anything, and say nothing about the pixels
+        return int(image.getexif().get(EXIF_ORIENTATION, 1))
+    except Exception:  # malformed EXIF data, which do not affect the pixels
         return 1
-
-
-def rgb_pixels(picture: Image.Image, name: object) -> np.ndarray:
-    """The pixels (H, W, 3), uint8, of a picture of any mode of Pillow's; `name` is what messages call it.
-
-    Raises:
-        InputError: the pixels are floating point numbers.
-    """
-    if picture.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
-        grey = (np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if picture.mode == "F":
-        raise InputError(f"{name}: pixels are floating point numbers of unknown range; save it with 8 or 16 bits")
-    return np.asarray(picture.convert("RGB"))

@@ -1,1 +1,1 @@
-"""Training."""
+"""Training: trainer, optimizer, processes, logs."""

@@ -1,4 +1,4 @@
-"""How long a training step and an inference take, on made-up pictures."""
+"""Timing of a training step and of inference, on random images."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 
 from d2_detr.engine.optimizer import build_optimizer
+from d2_detr.utils.errors import InputError
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
@@ -16,10 +17,16 @@ from detectron2.structures import BitMasks, Boxes, Instances
 
 
 def benchmark(cfg: CfgNode, *, batch_size: int, size_hw: tuple[int, int], repeats: int) -> dict[str, float]:
-    """Median seconds of `repeats` calls after one that is not counted: `training step` and `inference` of a batch."""
+    """Time a model of a config.
+
+    Returns:
+        Median seconds of `repeats` calls with a batch, after one for warm-up, of `training step` and `inference`.
+    """
+    if min(batch_size, repeats, *size_hw) < 1:
+        raise InputError(f"batch size {batch_size}, size {size_hw}, {repeats} repeats: expected positive numbers")
     model = build_model(cfg)
     optimizer = build_optimizer(cfg, model)
-    batch = [made_up_picture(size_hw) for _ in range(batch_size)]
+    batch = [random_image(size_hw) for _ in range(batch_size)]
 
     def training_step() -> None:
         loss = sum(model(batch).values())
@@ -37,8 +44,8 @@ def benchmark(cfg: CfgNode, *, batch_size: int, size_hw: tuple[int, int], repeat
     }
 
 
-def made_up_picture(size_hw: tuple[int, int], num_objects: int = 5) -> dict:
-    """Noise of `size_hw` with a few boxes and masks of class 0."""
+def random_image(size_hw: tuple[int, int], num_objects: int = 5) -> dict:
+    """Return a noise image (3, H, W) with a few boxes and masks of class 0, as input of Detr."""
     height, width = size_hw
     corner = torch.rand(num_objects, 2) * 0.6
     boxes = torch.cat((corner, corner + 0.1 + 0.3 * torch.rand(num_objects, 2)), dim=1)

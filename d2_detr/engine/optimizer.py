@@ -1,4 +1,4 @@
-"""AdamW or SGD with a rate of its own for the backbone, and DETR's gradient clipping."""
+"""AdamW or SGD with a separate learning rate for the backbone, and DETR's gradient clipping."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ FULL_MODEL = "full_model"
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer that SOLVER describes.
+    """Build the optimizer that SOLVER describes.
 
-    Two groups: all parameters but the backbone's at BASE_LR, and those at BASE_LR * BACKBONE_MULTIPLIER (0 freezes the
-    backbone, as native DETR does for a rate of 0).
+    It has two groups: the backbone's parameters at BASE_LR * BACKBONE_MULTIPLIER, all others at BASE_LR. A multiplier
+    of 0 freezes the backbone, as a rate of 0 does in native DETR.
+
+    Raises:
+        InputError: SOLVER.OPTIMIZER is neither "ADAMW" nor "SGD".
     """
     solver = cfg.SOLVER
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -30,6 +33,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         for parameter in backbone:
             parameter.requires_grad_(False)
 
+    optimizer: torch.optim.Optimizer
     if solver.OPTIMIZER == "ADAMW":
         optimizer = torch.optim.AdamW(groups, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
     elif solver.OPTIMIZER == "SGD":
@@ -47,13 +51,14 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def is_backbone(parameter_name: str) -> bool:
+    """Return whether a parameter belongs to the backbone."""
     return "backbone" in parameter_name
 
 
 def clip_full_model(optimizer: torch.optim.Optimizer, max_norm: float, norm_type: float = 2.0) -> None:
-    """Before every step scale all gradients so that the norm of all of them together is at most `max_norm`.
+    """Before every step, scale all gradients so that their common norm is at most `max_norm`.
 
-    Detectron2's own clipping takes each parameter by itself. A hook runs behind the unscaling of a GradScaler.
+    Detectron2's own clipping treats each parameter separately. The hook runs after a GradScaler has unscaled.
     """
 
     def clip(*_: object) -> None:

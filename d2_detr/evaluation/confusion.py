@@ -1,4 +1,4 @@
-"""Which class is taken for which."""
+"""Which class is predicted for which."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from collections import Counter
 
 import numpy as np
 
-from d2_detr.evaluation.matching import FOUND_IOU, Outcome, Outcomes, overlaps
+from d2_detr.evaluation.matching import MATCH_IOU, ImageOutcomes, Outcome, box_overlaps, score_order
 from d2_detr.structures.detections import Detections
 
-Taken = tuple[int | None, int | None]  # the class of an object, and that which it was taken for
+ClassPair = tuple[int | None, int | None]  # ground truth and prediction; None is background
 
 
-def confusion(truth: Detections, predicted: Detections, given: Outcomes) -> Counter[Taken]:
-    """How often in a picture an object of one class was taken for one of another.
+def count_confusions(ground_truth: Detections, predictions: Detections, outcomes: ImageOutcomes) -> Counter[ClassPair]:
+    """Count the pairs of true and predicted class in an image.
 
-    None as what it was taken for says that it was missed, None as the object that a prediction is of none, or of one
-    that has its prediction already. An object that is not found belongs to the surest prediction of another class that
-    overlaps it with an IoU of 0.5, if there is one. Crowds, and what lies in them, are left out.
+    A missed object pairs with the highest-scoring prediction of another class whose IoU with it is at least 0.5, or
+    with None. A prediction that pairs with no object pairs with None. Crowds, and predictions inside them, are left
+    out.
     """
-    iou, _ = overlaps(predicted.boxes_xyxy, truth.boxes_xyxy)
-    missed = np.array([outcome is Outcome.MISSED for outcome in given.of_objects], bool)
-    labels, objects = predicted.classes.tolist(), truth.classes.tolist()
-    counts: Counter[Taken] = Counter()
-    counts.update((objects[i], objects[i]) for i, outcome in enumerate(given.of_objects) if outcome is Outcome.FOUND)
-    for i in np.argsort(-predicted.scores, kind="stable"):
-        if given.of_predictions[i] in (Outcome.FOUND, Outcome.IN_CROWD):
+    iou, _ = box_overlaps(predictions.boxes_xyxy, ground_truth.boxes_xyxy)
+    is_missed = np.array([outcome is Outcome.MISSED for outcome in outcomes.gt], bool)
+    gt_classes, pred_classes = ground_truth.classes.tolist(), predictions.classes.tolist()
+    pairs: Counter[ClassPair] = Counter()
+    pairs.update((gt_classes[i],) * 2 for i, outcome in enumerate(outcomes.gt) if outcome is Outcome.TRUE_POSITIVE)
+    for i in score_order(predictions):
+        if outcomes.pred[i] in (Outcome.TRUE_POSITIVE, Outcome.CROWD):
             continue
-        candidates = np.where(missed, iou[i], 0)
-        taken = None
-        if candidates.max(initial=0) >= FOUND_IOU:
-            taken = objects[candidates.argmax()]
-            missed[candidates.argmax()] = False
-        counts[taken, labels[i]] += 1
-    counts.update((objects[i], None) for i in missed.nonzero()[0])
-    return counts
+        candidates = np.where(is_missed, iou[i], 0)
+        gt_class = None
+        if candidates.max(initial=0) >= MATCH_IOU:
+            gt_class = gt_classes[candidates.argmax()]
+            is_missed[candidates.argmax()] = False
+        pairs[gt_class, pred_classes[i]] += 1
+    pairs.update((gt_classes[i], None) for i in is_missed.nonzero()[0])
+    return pairs

@@ -1,8 +1,7 @@
-"""The predictions of an evaluation beside the truth: what became of each, in every picture and in all of them."""
+"""Error analysis of each image and of a whole dataset."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,115 +9,136 @@ from pathlib import Path
 
 import numpy as np
 
-from d2_detr.data.datasets.classes import dataset_label_map
-from d2_detr.evaluation.confusion import Taken, confusion
-from d2_detr.evaluation.matching import LEAST_F1, Curve, Outcome, Outcomes, curve, outcomes
-from d2_detr.structures.conversions import detections_from_results, ground_truth_detections
+from d2_detr.data.annotations import ground_truth_detections
+from d2_detr.evaluation.confusion import ClassPair, count_confusions
+from d2_detr.evaluation.matching import ImageOutcomes, Outcome, match_detections
+from d2_detr.evaluation.score_curves import MIN_USEFUL_F1, ScoreCurve, compute_score_curve
+from d2_detr.structures.conversions import detections_from_results
+from d2_detr.structures.dataset import Dataset
 from d2_detr.structures.detections import Detections
 from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.files import read_json
 
-from detectron2.data import DatasetCatalog
+FALLBACK_THRESHOLD = 0.5  # for a model without a true positive at any score
 
 
 @dataclass(frozen=True)
 class ImageErrors:
-    """A picture as Detectron2's dict, with what became of its predictions above the threshold, and of its objects."""
+    """The outcomes in an image at the threshold of the analysis.
+
+    Attributes:
+        record: Detectron2's dataset dict.
+        results: all predictions for the image, in COCO's results format.
+        outcomes: of its objects, and of its predictions that reach the threshold.
+        confusion: pairs of true and predicted class.
+    """
 
     record: dict
-    results: Sequence[dict]  # all of its predictions, in COCO's format
-    outcomes: Outcomes
-    confusion: Counter[Taken]
+    results: Sequence[dict]
+    outcomes: ImageOutcomes
+    confusion: Counter[ClassPair]
 
 
 @dataclass(frozen=True)
 class ErrorAnalysis:
-    """The worst pictures first; the curves are of all predictions.
+    """The errors in the images of a dataset.
 
-    The threshold is the best (see best_threshold). Where nothing is found at any score it is a half, so that one sees
-    what is there instead.
+    Attributes:
+        images: those with the most errors first.
+        threshold: the best of `curve`, or FALLBACK_THRESHOLD, so that the predictions of a poor model can be seen.
+        label_map: the classes.
+        class_curves: score curve of each class, over all predictions.
+        curve: of all classes together.
     """
 
-    pictures: Sequence[ImageErrors]
+    images: Sequence[ImageErrors]
     threshold: float
     label_map: LabelMap
-    of_classes: Sequence[Curve]
-    of_all: Curve
+    class_curves: Sequence[ScoreCurve]
+    curve: ScoreCurve
 
     @property
-    def confusion(self) -> Counter[Taken]:
-        """Of all pictures."""
-        total: Counter[Taken] = Counter()
-        for picture in self.pictures:  # added up in place: a sum would copy the total for each
-            total.update(picture.confusion)
+    def confusion(self) -> Counter[ClassPair]:
+        """Pairs of true and predicted class in all images."""
+        total: Counter[ClassPair] = Counter()
+        for image in self.images:  # in place: sum() would copy the total for every image
+            total.update(image.confusion)
         return total
 
-    def predicted(self, picture: ImageErrors, *, masks: bool) -> Detections:
-        return _above(self.threshold, picture.results, self.label_map, masks=masks)
+    def predictions(self, image: ImageErrors, *, masks: bool) -> Detections:
+        """Return the predictions for an image that reach the threshold."""
+        return detections_from_results(_reaching(self.threshold, image.results), self.label_map, masks=masks)
 
 
-def analyze_errors(dataset: Sequence[dict], label_map: LabelMap, results: Sequence[dict]) -> ErrorAnalysis:
-    """
+def analyze_errors(records: Sequence[dict], label_map: LabelMap, results: Sequence[dict]) -> ErrorAnalysis:
+    """Analyze the errors of a model.
+
     Args:
-        dataset: Detectron2's dicts, with instances.
-        results: in COCO's results format, of all pictures.
+        records: Detectron2's dataset dicts, with instances.
+        label_map: the classes of the dataset.
+        results: the predictions for all images, in COCO's results format.
     """
-    of_picture = _by_picture(results)
-    of_classes, of_all = _curves(dataset, label_map, of_picture)
-    threshold = 0.5 if (best := best_threshold(of_all)) is None else best
-    pictures = []
-    for record in dataset:
-        found = of_picture[record["image_id"]]
-        truth, shown = ground_truth_detections(record, masks=False), _above(threshold, found, label_map, masks=False)
-        given = outcomes(truth, shown)
-        pictures.append(ImageErrors(record, found, given, confusion(truth, shown, given)))
-    pictures.sort(key=lambda picture: -picture.outcomes.mistakes)
-    return ErrorAnalysis(pictures, threshold, label_map, of_classes, of_all)
+    results_per_image = _group_by_image(results)
+    class_curves, curve = _score_curves(records, label_map, results_per_image)
+    threshold = FALLBACK_THRESHOLD if curve.best_threshold is None else curve.best_threshold
+    images = []
+    for record in records:
+        image_results = results_per_image[record["image_id"]]
+        ground_truth = ground_truth_detections(record, masks=False)
+        predictions = detections_from_results(_reaching(threshold, image_results), label_map, masks=False)
+        outcomes = match_detections(ground_truth, predictions)
+        confusion = count_confusions(ground_truth, predictions, outcomes)
+        images.append(ImageErrors(record, image_results, outcomes, confusion))
+    images.sort(key=lambda image: -image.outcomes.num_errors)
+    return ErrorAnalysis(images, threshold, label_map, class_curves, curve)
 
 
-def best_threshold(of_all: Curve) -> float | None:
-    """The score with the best F1, cut off to two digits, so that it can be asked for; None where nothing is found."""
-    return math.floor(round(100 * of_all.best_threshold, 6)) / 100 if of_all.f1.any() else None
+def best_threshold(dataset: Dataset, results_file: Path) -> float | None:
+    """Find the score threshold with the highest F1.
+
+    Args:
+        results_file: the predictions for the dataset, in COCO's results format.
+
+    Returns:
+        The threshold, rounded down to two digits; None if no threshold makes the model useful.
+    """
+    things = dataset.things
+    _, curve = _score_curves(things.records, things.label_map, _group_by_image(read_json(results_file)))
+    return curve.best_threshold if curve.best_f1 >= MIN_USEFUL_F1 else None
 
 
-def best_threshold_of(dataset_name: str, results_file: Path) -> float | None:
-    """Of the predictions for a dataset of Detectron2's catalog, in COCO's results format; None also where hardly
-    anything is found, so that no threshold is of use."""
-    dataset, label_map = DatasetCatalog.get(dataset_name), dataset_label_map(dataset_name)
-    _, of_all = _curves(dataset, label_map, _by_picture(read_json(results_file)))
-    return best_threshold(of_all) if of_all.best_f1 >= LEAST_F1 else None
-
-
-def _by_picture(results: Sequence[dict]) -> Mapping[object, list[dict]]:
-    of_picture = defaultdict(list)
+def _group_by_image(results: Sequence[dict]) -> Mapping[object, list[dict]]:
+    results_per_image = defaultdict(list)
     for result in results:
-        of_picture[result["image_id"]].append(result)
-    return of_picture
+        results_per_image[result["image_id"]].append(result)
+    return results_per_image
 
 
-def _curves(
-    dataset: Sequence[dict], label_map: LabelMap, of_picture: Mapping[object, list[dict]]
-) -> tuple[list[Curve], Curve]:
-    """Of each class, and of all together."""
-    classes, scores, found = [np.zeros(0, int)], [np.zeros(0)], [np.zeros(0, bool)]
-    num_objects = np.zeros(len(label_map), int)
-    for record in dataset:
-        truth = ground_truth_detections(record, masks=False)
-        predicted = detections_from_results(of_picture[record["image_id"]], label_map, masks=False)
-        given = np.array(outcomes(truth, predicted).of_predictions, object)
-        counts = given != Outcome.IN_CROWD
-        classes.append(predicted.classes[counts])
-        scores.append(predicted.scores[counts])
-        found.append(given[counts] == Outcome.FOUND)
-        num_objects += np.bincount(truth.classes[~truth.is_crowd], minlength=len(label_map))
-    classes, scores, found = map(np.concatenate, (classes, scores, found))
-    of_classes = [
-        curve(scores[classes == label], found[classes == label], int(num_objects[label]))
+def _reaching(threshold: float, results: Sequence[dict]) -> list[dict]:
+    return [result for result in results if result["score"] >= threshold]
+
+
+def _score_curves(
+    records: Sequence[dict], label_map: LabelMap, results_per_image: Mapping[object, list[dict]]
+) -> tuple[list[ScoreCurve], ScoreCurve]:
+    """Compute the curve of each class, and that of all classes together."""
+    classes, scores, hits = [np.zeros(0, int)], [np.zeros(0)], [np.zeros(0, bool)]
+    num_gt: Counter[int] = Counter()
+    for record in records:
+        results = results_per_image[record["image_id"]]
+        ground_truth = ground_truth_detections(record, masks=False)
+        predictions = detections_from_results(results, label_map, masks=False)
+        outcomes = match_detections(ground_truth, predictions)
+        pred_outcomes = np.array(outcomes.pred, object)
+        counted = pred_outcomes != Outcome.CROWD
+        classes.append(predictions.classes[counted])
+        scores.append(np.array([result["score"] for result in results], float)[counted])
+        hits.append(pred_outcomes[counted] == Outcome.TRUE_POSITIVE)
+        gt = zip(ground_truth.classes.tolist(), outcomes.gt, strict=True)
+        num_gt.update(label for label, outcome in gt if outcome is not Outcome.CROWD)
+    all_classes, all_scores, all_hits = map(np.concatenate, (classes, scores, hits))
+    class_curves = [
+        compute_score_curve(all_scores[all_classes == label], all_hits[all_classes == label], num_gt[label])
         for label in range(len(label_map))
     ]
-    return of_classes, curve(scores, found, int(num_objects.sum()))
-
-
-def _above(threshold: float, results: Sequence[dict], label_map: LabelMap, *, masks: bool) -> Detections:
-    sure = [result for result in results if result["score"] >= threshold]
-    return detections_from_results(sure, label_map, masks=masks)
+    return class_curves, compute_score_curve(all_scores, all_hits, num_gt.total())

@@ -1,14 +1,16 @@
-"""What became of every prediction and every object: found, false, badly placed, twice, of the wrong class, missed.
+"""Match the predictions of an image with its objects and name the error of each that does not match.
 
-One IoU decides, 0.5, so that a person can see it in the pictures; AP is COCOEvaluator's business.
+The error types are those of TIDE (Bolya et al. 2020, "TIDE: A General Toolbox for Identifying Object Detection
+Errors"), with its IoU thresholds of 0.5 and 0.1. Two differences: a prediction of the wrong class with an IoU between
+them, TIDE's "both", counts as background; and an object is missed whenever no prediction matches it, even if a
+localization or classification error explains why. AP averages over ten IoU thresholds; here one decides, so that the
+outcome can be verified in the image.
 
-Shape shorthand: P predictions and M objects of a picture, N predictions of all pictures together.
+Shape shorthand: P predictions and M objects of an image.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -18,122 +20,90 @@ from torchvision.ops import box_area, box_iou
 
 from d2_detr.structures.detections import Detections
 
-FOUND_IOU = 0.5
-LEAST_F1 = 0.1  # of a model that one may want to use
-NEAR_IOU = 0.1  # a box that overlaps an object of its class so much was meant for it
+MATCH_IOU = 0.5
+BACKGROUND_IOU = 0.1  # below it a prediction has nothing to do with the object
 
 
 class Outcome(Enum):
-    """Of a prediction, but MISSED, which is of an object, and IN_CROWD of both; the value is the word for people."""
+    """What became of a prediction or an object; the value is the term that users read.
 
-    FOUND = "found"
-    FALSE = "false"
-    BADLY_PLACED = "badly placed"
+    MISSED belongs to objects, TRUE_POSITIVE and CROWD to both, the others to predictions.
+    """
+
+    TRUE_POSITIVE = "true positive"
+    BACKGROUND = "background"
+    LOCALIZATION = "localization error"
     DUPLICATE = "duplicate"
-    WRONG_CLASS = "wrong class"
+    CLASSIFICATION = "classification error"
     MISSED = "missed"
-    IN_CROWD = "in a crowd"
+    CROWD = "crowd"
 
 
-MISTAKES = tuple(outcome for outcome in Outcome if outcome not in (Outcome.FOUND, Outcome.IN_CROWD))
+ERRORS = tuple(outcome for outcome in Outcome if outcome not in (Outcome.TRUE_POSITIVE, Outcome.CROWD))
 
 
 @dataclass(frozen=True)
-class Outcomes:
-    """Of a picture: one for each prediction and each object, found or missed, in the order given."""
+class ImageOutcomes:
+    """The outcome of each object (`gt`) and each prediction (`pred`) of an image, in their order."""
 
-    of_predictions: list[Outcome]
-    of_objects: list[Outcome]
+    gt: list[Outcome]
+    pred: list[Outcome]
 
     def count(self, outcome: Outcome) -> int:
-        return self.of_predictions.count(outcome) + (self.of_objects.count(outcome) if outcome is Outcome.MISSED else 0)
+        """Count an outcome among the predictions, MISSED among the objects."""
+        return (self.gt if outcome is Outcome.MISSED else self.pred).count(outcome)
 
     @property
-    def mistakes(self) -> int:
-        return sum(map(self.count, MISTAKES))
+    def num_errors(self) -> int:
+        """Number of errors of all types."""
+        return sum(map(self.count, ERRORS))
 
 
-def outcomes(truth: Detections, predicted: Detections) -> Outcomes:
-    """Match the predictions of a picture, the surest first, each with the object of its class that it overlaps most
-    among those that are not taken. What lies in a crowd of its class counts for nothing, as in COCO's AP."""
-    iou, inside = overlaps(predicted.boxes_xyxy, truth.boxes_xyxy)
-    crowds = np.zeros(len(truth.classes), bool) if truth.is_crowd is None else truth.is_crowd
-    iou[:, crowds] = 0
-    same_class = predicted.classes[:, None] == truth.classes[None]
-    in_crowd = (inside[:, crowds] * same_class[:, crowds]).max(1, initial=0) >= FOUND_IOU
-    free = ~crowds
-    of_predictions = [Outcome.FALSE] * len(predicted.classes)
-    for i in np.argsort(-predicted.scores, kind="stable"):
-        candidates = np.where(same_class[i] & free, iou[i], 0)
-        if candidates.max(initial=0) >= FOUND_IOU:
-            free[candidates.argmax()] = False
-            of_predictions[i] = Outcome.FOUND
+def match_detections(ground_truth: Detections, predictions: Detections) -> ImageOutcomes:
+    """Match predictions with objects, highest score first.
+
+    Each prediction takes the object of its class with the largest IoU among those that are still free. As in COCO's
+    AP, a prediction inside a crowd of its class is neither right nor wrong.
+    """
+    iou, coverage = box_overlaps(predictions.boxes_xyxy, ground_truth.boxes_xyxy)
+    is_crowd = np.zeros(len(ground_truth.classes), bool) if ground_truth.is_crowd is None else ground_truth.is_crowd
+    iou[:, is_crowd] = 0
+    same_class = predictions.classes[:, None] == ground_truth.classes[None]
+    in_crowd = (coverage[:, is_crowd] * same_class[:, is_crowd]).max(1, initial=0) >= MATCH_IOU
+    is_free = ~is_crowd
+    pred = [Outcome.BACKGROUND] * len(predictions.classes)
+    for i in score_order(predictions):
+        candidates = np.where(same_class[i] & is_free, iou[i], 0)
+        if candidates.max(initial=0) >= MATCH_IOU:
+            is_free[candidates.argmax()] = False
+            pred[i] = Outcome.TRUE_POSITIVE
         else:
-            of_predictions[i] = Outcome.IN_CROWD if in_crowd[i] else _mistake(iou[i], same_class[i])
-    of_objects = [Outcome.MISSED if is_free else Outcome.FOUND for is_free in free]
-    return Outcomes(of_predictions, [Outcome.IN_CROWD if c else o for o, c in zip(of_objects, crowds, strict=True)])
+            pred[i] = Outcome.CROWD if in_crowd[i] else _error_type(iou[i], same_class[i])
+    gt = [Outcome.MISSED if free else Outcome.TRUE_POSITIVE for free in is_free]
+    return ImageOutcomes([Outcome.CROWD if c else outcome for outcome, c in zip(gt, is_crowd, strict=True)], pred)
 
 
-def overlaps(boxes_xyxy: np.ndarray, others_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """IoU (P, M), and the share of each box that lies inside each of the others (P, M)."""
+def score_order(predictions: Detections) -> np.ndarray:
+    """Return the indices of the predictions, highest score first."""
+    assert predictions.scores is not None
+    return np.argsort(-predictions.scores, kind="stable")
+
+
+def box_overlaps(boxes_xyxy: np.ndarray, others_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the IoU (P, M) and the fraction of each box that lies inside each of the others (P, M)."""
     boxes, others = (torch.as_tensor(b, dtype=torch.float64).reshape(-1, 4) for b in (boxes_xyxy, others_xyxy))
     iou = box_iou(boxes, others)
-    # From IoU = I / (A + B - I) follows I.
+    # IoU = I / (A + B - I), solved for the intersection I.
     intersection = (box_area(boxes)[:, None] + box_area(others)) * iou / (1 + iou)
     return iou.numpy(), (intersection / box_area(boxes)[:, None].clamp(min=1e-9)).numpy()
 
 
-def _mistake(iou: np.ndarray, same_class: np.ndarray) -> Outcome:
-    """Why a prediction with these overlaps (M,) is not found: the likeliest reason first."""
-    if (iou[same_class] >= FOUND_IOU).any():
+def _error_type(iou: np.ndarray, same_class: np.ndarray) -> Outcome:
+    """Explain a prediction without a match by its IoU (M,) with the objects."""
+    if (iou[same_class] >= MATCH_IOU).any():
         return Outcome.DUPLICATE
-    if (iou[~same_class] >= FOUND_IOU).any():
-        return Outcome.WRONG_CLASS
-    if (iou[same_class] >= NEAR_IOU).any():
-        return Outcome.BADLY_PLACED
-    return Outcome.FALSE
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Precision and recall of the predictions with at least each score, (N,) each, scores falling.
-
-    `num_objects` is what recall is measured against.
-    """
-
-    scores: np.ndarray
-    precision: np.ndarray
-    recall: np.ndarray
-    num_objects: int
-
-    @property
-    def f1(self) -> np.ndarray:
-        total = self.precision + self.recall
-        return np.divide(2 * self.precision * self.recall, total, out=np.zeros_like(total), where=total > 0)
-
-    @property
-    def best_f1(self) -> float:
-        """0 where nothing is found."""
-        return float(self.f1.max(initial=0))
-
-    def at(self, threshold: float) -> tuple[float, float]:
-        """Precision and recall of what has at least this score; NaN and 0 where nothing has."""
-        number = int((self.scores >= threshold).sum())
-        return (float(self.precision[number - 1]), float(self.recall[number - 1])) if number else (math.nan, 0.0)
-
-    @property
-    def best_threshold(self) -> float:
-        """The score with the best F1; 1 where nothing is found."""
-        return float(self.scores[self.f1.argmax()]) if self.f1.any() else 1.0
-
-
-def curve(scores: Sequence[float], found: Sequence[bool], num_objects: int) -> Curve:
-    """Of the predictions of all pictures together, with whether each was found.
-
-    Predictions with the same score stand or fall together.
-    """
-    order = np.argsort(-np.asarray(scores, float), kind="stable")
-    scores, hits = np.asarray(scores, float)[order], np.cumsum(np.asarray(found, bool)[order])
-    last = np.append(np.diff(scores) != 0, True)[: len(scores)]  # of each score
-    counts = np.arange(1, len(scores) + 1)[last]
-    return Curve(scores[last], hits[last] / counts, hits[last] / max(num_objects, 1), num_objects)
+    if (iou[~same_class] >= MATCH_IOU).any():
+        return Outcome.CLASSIFICATION
+    if (iou[same_class] >= BACKGROUND_IOU).any():
+        return Outcome.LOCALIZATION
+    return Outcome.BACKGROUND

@@ -1,60 +1,73 @@
-"""A trained model, and a look into it."""
+"""Predictions with the attention that led to them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from d2_detr.checkpoint.checkpointer import DetrCheckpointer
-from d2_detr.data.images import read_image
-from d2_detr.modeling.detr import decode_detections
-from d2_detr.visualization.attention import Attention, recording
+from d2_detr.modeling.detr import Detr, decode_detections, padding_mask
+from d2_detr.modeling.transformer import Transformer
+from d2_detr.structures.attention import Attention
 
-from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from detectron2.structures import Instances
-
-T = TypeVar("T")
-
-
-def load_model(cfg: CfgNode) -> nn.Module:
-    """The model of a config with MODEL.WEIGHTS loaded, in evaluation mode.
-
-    Raises:
-        InputError: the weights have no class head that fits the model.
-    """
-    model = build_model(cfg)
-    DetrCheckpointer(model, may_reinitialize=()).load(cfg.MODEL.WEIGHTS)
-    return model.eval()
 
 
 @torch.no_grad()
 def predict_with_attention(model: nn.Module, inputs: dict, threshold: float) -> tuple[Instances, list[int], Attention]:
-    """What Detr finds in a picture with at least a score of `threshold`, the surest first, by which queries, and where
-    it looked."""
-    kept: dict[str, Tensor] = {}
-    handle = model.detr.register_forward_hook(lambda module, args, outputs: kept.update(outputs))
-    try:
-        with recording(model.detr.transformer) as attention:
-            model([inputs])
-    finally:
-        handle.remove()
+    """Predict the objects in an image, without masks.
+
+    Args:
+        model: Detr, in evaluation mode.
+        inputs: one input of the model.
+        threshold: minimum score, in [0, 1].
+
+    Returns:
+        The instances, without stuff, highest score first; the query of each; and the attention of all queries.
+    """
+    detr = cast(Detr, model)
+    images = detr.preprocess([inputs])
+    with record_attention(detr.detr.transformer) as recorded:
+        outputs = detr.detr(images.tensor, padding_mask(images))
+    logits, boxes = outputs["pred_logits"][-1, 0], outputs["pred_boxes"][-1, 0]
     size_hw = inputs["height"], inputs["width"]
-    instances, queries = decode_detections(kept["pred_logits"][-1, 0], kept["pred_boxes"][-1, 0], size_hw, threshold)
+    instances, queries = decode_detections(logits, boxes, size_hw, score_threshold=threshold)
     order = instances.scores.argsort(descending=True)
-    return instances[order], queries[order].tolist(), attention[0]
+    order = order[detr.is_thing(instances.pred_classes[order])]
+    return instances[order], queries[order].tolist(), recorded[0]
 
 
-def sample_evenly(dataset: Sequence[T], number: int) -> list[T]:
-    """So many entries, or all of them where there are fewer, evenly spread."""
-    number = min(number, len(dataset))
-    return [dataset[i * len(dataset) // number] for i in range(number)]
+@contextmanager
+def record_attention(transformer: Transformer) -> Iterator[list[Attention]]:
+    """Record the attention of every forward pass of a single image, in the list that is yielded.
 
+    It is that of the last encoder layer and the last decoder layer, averaged over the heads.
+    """
+    recorded: list[Attention] = []
+    weights: dict[str, Tensor] = {}
+    watched: dict[str, Any] = {
+        "encoder": transformer.encoder.layers[-1].self_attn,
+        "decoder": transformer.decoder.layers[-1].multihead_attn,
+    }
 
-def pixels_of(record: dict) -> np.ndarray:
-    """The picture (H, W, 3), uint8, RGB, of a dataset dict."""
-    return read_image(record["file_name"], annotated_wh=(record["width"], record["height"]))
+    def request_weights(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        return args, kwargs | {"need_weights": True, "average_attn_weights": True}
+
+    def record(module: nn.Module, args: tuple, outputs: tuple[Tensor, Tensor]) -> None:
+        height, width = outputs[1].shape[-2:]
+        encoder, decoder = (weights[name].float().cpu().numpy() for name in ("encoder", "decoder"))
+        encoder = encoder[0].reshape(height, width, height, width)
+        recorded.append(Attention(encoder, decoder[0].reshape(-1, height, width)))
+
+    handles = [transformer.register_forward_hook(record)]
+    for name, module in watched.items():
+        handles.append(module.register_forward_pre_hook(request_weights, with_kwargs=True))
+        handles.append(module.register_forward_hook(lambda _, __, out, name=name: weights.update({name: out[1][:1]})))
+    try:
+        yield recorded
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,33 +1,42 @@
-"""Using a trained model: pictures in, what is in them out."""
+"""Predict the objects in images with a trained model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 
-from d2_detr.checkpoint.model_config import config_of, default_threshold
+from d2_detr.checkpoint.checkpointer import load_model
+from d2_detr.checkpoint.model_config import default_threshold, model_config
+from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.data.augmentation import build_augmentations
-from d2_detr.inference.attention import load_model
-from d2_detr.inference.prediction import Picture, Prediction, read_pixels
+from d2_detr.data.images import convert_rgb, find_images
+from d2_detr.data.mapper import image_to_tensor
+from d2_detr.inference.prediction import ImageInput, Prediction, image_pixels
+from d2_detr.modeling.detr import Detr
 from d2_detr.structures.conversions import detections_from_instances, detections_from_segments
+from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError
 
 from detectron2.data import transforms as T
 
-CLASSES_SHOWN = 5
+MAX_CLASSES_SHOWN = 5
+ErrorHandler = Callable[[ImageInput, Exception], None]
 
 
 class Predictor:
-    """A trained DETR, from its checkpoint alone.
+    """A trained DETR, built from its checkpoint alone.
 
-    predictor = Predictor("model_best.pth")
-    found = predictor("cat.jpg")
-    print(found.names, found.boxes_xyxy)
-    found.draw("found.png")
+    Example::
+
+        predictor = Predictor("model_best.pth")
+        prediction = predictor("cat.jpg")
+        print(prediction.names, prediction.boxes_xyxy)
+        prediction.draw("prediction.png")
     """
 
     def __init__(
@@ -39,103 +48,133 @@ class Predictor:
         batch_size: int = 1,
         opts: Sequence[str] = (),
     ):
-        """
+        """Build the model and load its weights.
+
         Args:
-            weights: a checkpoint of any layout: a path, an https address, a name as detr://r50 (see config_of).
-            threshold: least score of what is found, in [0, 1]; masks of all else are not computed. None takes the one
-                that is best for the model, where its checkpoint tells it, and 0.7 elsewhere. Segments of a panoptic
-                model have MODEL.DETR.PANOPTIC_SCORE_THRESH besides.
-            device: "cuda", "cuda:1", "cpu", ...; "" takes CUDA where there is one.
-            batch_size: how many pictures `all` gives to the model at once.
-            opts: KEY VALUE pairs that win over the config of the checkpoint, as "INPUT.MIN_SIZE_TEST", "480".
+            weights: a checkpoint of any layout: a path, an https address, or a name such as detr://r50.
+            threshold: minimum score of a detection, in [0, 1]; None for the best one, which the checkpoint of a
+                training contains, or else 0.7. Segments of a panoptic model must also reach
+                MODEL.DETR.PANOPTIC_SCORE_THRESH.
+            device: "cuda", "cuda:1", "cpu", ...; "" takes CUDA if there is a GPU.
+            batch_size: number of images that `all` gives to the model at once.
+            opts: KEY VALUE pairs that override the config of the checkpoint, such as "INPUT.MIN_SIZE_TEST", "480".
 
         Raises:
-            FileNotFoundError, ConnectionError, InputError: the checkpoint cannot be had or read, is not whole, or
-                another argument is none of these.
+            FileNotFoundError, ConnectionError, InputError: the checkpoint cannot be fetched or read, or an argument
+                is invalid.
         """
         check_threshold(threshold)
         if batch_size < 1:
             raise InputError(f"batch size {batch_size}: expected 1 or more")
-        self.cfg, self.label_map = config_of(str(weights), opts)
-        self.threshold = default_threshold(str(weights)) if threshold is None else float(threshold)
+        checkpoint = read_checkpoint(weights)
+        self.cfg, label_map = model_config(checkpoint, opts)
+        assert label_map is not None  # a model without classes is refused
+        self.label_map = label_map
+        self.threshold = default_threshold(checkpoint) if threshold is None else float(threshold)
         self.cfg.MODEL.DETR.SCORE_THRESH_TEST = self.threshold
         if device:
-            self.cfg.MODEL.DEVICE = _checked(device)
+            self.cfg.MODEL.DEVICE = _validate_device(device)
         self.cfg.freeze()
         self.batch_size = batch_size
-        self.model = load_model(self.cfg)
+        self.model = load_model(self.cfg, checkpoint)
         self._augmentations, _ = build_augmentations(self.cfg, is_train=False)
 
     def __repr__(self) -> str:
-        names = ", ".join(self.class_names[:CLASSES_SHOWN]) + ", ..." * (len(self.class_names) > CLASSES_SHOWN)
+        names = ", ".join(self.class_names[:MAX_CLASSES_SHOWN]) + ", ..." * (len(self.class_names) > MAX_CLASSES_SHOWN)
         return f"Predictor({self.cfg.MODEL.WEIGHTS}: {names}; threshold {self.threshold}, {self.cfg.MODEL.DEVICE})"
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """By class, from 0."""
-        return self.label_map.names
+        """Name of each class, from 0."""
+        return cast(LabelMap, self.label_map).names
 
-    def __call__(self, picture: Picture) -> Prediction:
-        """What is in a picture: a path, a picture of Pillow's, or an array (H, W, 3), uint8, RGB.
-
-        Raises:
-            FileNotFoundError, InputError: no such file, or not such a picture.
-        """
-        return next(self.all([picture]))
-
-    def all(
-        self, pictures: Iterable[Picture], *, on_error: Callable[[Picture, Exception], None] | None = None
-    ) -> Iterator[Prediction]:
-        """What is in each of many pictures, in their order, a batch at a time while one iterates.
-
-        Pictures of unequal size are padded in a batch, which changes scores in the last digits.
+    def __call__(self, image: ImageInput, *, threshold: float | None = None) -> Prediction:
+        """Predict the objects in an image.
 
         Args:
-            on_error: called with a picture that cannot be read, which is then left out, and the reason. None raises it.
+            image: a path, a Pillow image, or an array, uint8, RGB (H, W, 3), RGBA or gray.
+            threshold: minimum score for this image; None takes that of the predictor.
+
+        Raises:
+            FileNotFoundError, InputError: no such file, or no such image.
         """
-        inputs = self._inputs(pictures, on_error)
+        return next(self.all([image], threshold=threshold))
+
+    def all(
+        self,
+        images: str | Path | Iterable[ImageInput],
+        *,
+        threshold: float | None = None,
+        on_error: ErrorHandler | None = None,
+    ) -> Iterator[Prediction]:
+        """Predict the objects in each of several images, in their order, a batch at a time during the iteration.
+
+        Images of different sizes are padded in a batch, which changes the last digits of scores.
+
+        Args:
+            images: anything that iterates over images; or a folder, a file, or a pattern such as "photos/**/*.jpg".
+            threshold: minimum score for these images; None takes that of the predictor.
+            on_error: called with an image that cannot be read, which is then left out, and the error. None raises it.
+
+        Raises:
+            FileNotFoundError, InputError: no such file, no such image, or no image at all in a folder.
+        """
+        check_threshold(threshold)
+        given = find_images([str(images)]) if isinstance(images, str | Path) else images
+        return self._all(given, self.threshold if threshold is None else threshold, on_error)
+
+    def _all(
+        self, images: Iterable[ImageInput], threshold: float, on_error: ErrorHandler | None
+    ) -> Iterator[Prediction]:
+        inputs = self._inputs(images, on_error)
         while batch := list(islice(inputs, self.batch_size)):
+            cast(Detr, self.model).score_threshold = threshold  # another iteration may have changed it
             with torch.no_grad():
                 outputs = self.model([model_input for _, model_input in batch])
-            for (picture, _), output in zip(batch, outputs, strict=True):
-                yield self._prediction(picture, output)
+            for (image, _), output in zip(batch, outputs, strict=True):
+                yield self._prediction(image, output)
 
-    def _inputs(
-        self, pictures: Iterable[Picture], on_error: Callable[[Picture, Exception], None] | None
-    ) -> Iterator[tuple[Picture, dict]]:
-        for picture in pictures:
+    def _inputs(self, images: Iterable[ImageInput], on_error: ErrorHandler | None) -> Iterator[tuple[ImageInput, dict]]:
+        for image in images:
             try:
-                pixels = read_pixels(picture)
+                pixels = image_pixels(image)
             except (InputError, OSError) as error:
                 if on_error is None:
                     raise
-                on_error(picture, error)
+                on_error(image, error)
             else:
-                yield picture, self._input(pixels)
+                yield image, self._input(pixels)
 
     def _input(self, pixels: np.ndarray) -> dict:
-        """As DetrDatasetMapper makes it of a file."""
+        """Return the input of the model, as DetrDatasetMapper does for a file."""
         height, width = pixels.shape[:2]
-        resized = T.AugInput(pixels[:, :, ::-1] if self.cfg.INPUT.FORMAT == "BGR" else pixels)
+        resized = T.AugInput(convert_rgb(pixels, self.cfg.INPUT.FORMAT))
         T.AugmentationList(self._augmentations)(resized)
-        image = torch.from_numpy(np.ascontiguousarray(resized.image.transpose(2, 0, 1)))
-        return {"image": image, "height": height, "width": width}
+        return {"image": image_to_tensor(resized.image), "height": height, "width": width}
 
-    def _prediction(self, picture: Picture, output: dict) -> Prediction:
+    def _prediction(self, image: ImageInput, output: dict) -> Prediction:
         instances = output["instances"]
-        found = detections_from_instances(instances[instances.scores.argsort(descending=True)])
+        boxes_xyxy, classes, scores, masks, _ = detections_from_instances(
+            instances[instances.scores.argsort(descending=True)]
+        )
+        assert scores is not None
         segments = detections_from_segments(*output["panoptic_seg"]) if "panoptic_seg" in output else None
-        return Prediction(picture, self.label_map, found.boxes_xyxy, found.classes, found.scores, found.masks, segments)
+        return Prediction(image, cast(LabelMap, self.label_map), boxes_xyxy, classes, scores, masks, segments)
 
 
 def check_threshold(threshold: float | None) -> None:
+    """Check a minimum score.
+
+    Raises:
+        InputError: it is not in [0, 1].
+    """
     if threshold is not None and not 0 <= threshold <= 1:
-        raise InputError(f"threshold {threshold}: expected a score, from 0 to 1")
+        raise InputError(f"threshold {threshold}: expected a score from 0 to 1")
 
 
-def _checked(device: str | torch.device) -> str:
+def _validate_device(device: str | torch.device) -> str:
     try:
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # no such word, no such device, or a torch without it
+    except (RuntimeError, AssertionError) as error:  # unknown, missing, or not supported by this torch
         raise InputError(f"device {str(device)!r}: {str(error).splitlines()[0]}") from error
     return str(device)

@@ -1,3 +1,3 @@
-"""The model. Importing this registers `Detr` and the torchvision backbones with Detectron2."""
+"""The DETR model; importing it registers `Detr` and the torchvision backbones."""
 
 from d2_detr.modeling import backbone, detr  # noqa: F401 - only registration

@@ -1,4 +1,4 @@
-"""torchvision's ResNets as Detectron2 backbones."""
+"""ResNets of torchvision as Detectron2 backbones."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 
 DEPTHS = (18, 34, 50, 101)
 NORMS = {"FrozenBN": FrozenBatchNorm2d, "BN": nn.BatchNorm2d}
-# Detectron2's name of each stage -> torchvision's, and its stride without dilation.
+# Detectron2's name of each stage -> torchvision's name, and the stride without dilation.
 STAGES = {"res2": ("layer1", 4), "res3": ("layer2", 8), "res4": ("layer3", 16), "res5": ("layer4", 32)}
 
 
 class TorchvisionResNet(Backbone):
-    """A ResNet cut behind the last stage that is asked for, without ImageNet weights (those come from a checkpoint).
+    """A randomly initialized ResNet, truncated after the last requested stage.
 
     Parameters are named `body.conv1.weight`, `body.layer1.0...`: torchvision's names under native DETR's prefix.
-    With `dilation`, res5 keeps the stride of res4 (DETR-DC5). torchvision dilates its blocks by [1, 2, 2], and so did
-    the published checkpoints; Detectron2's own ResNet would dilate by [2, 2, 2].
+    With `dilation`, res5 keeps the stride of res4 (DETR-DC5). Its blocks are dilated by [1, 2, 2], as in torchvision
+    and the published checkpoints; Detectron2's own ResNet uses [2, 2, 2].
     """
 
     def __init__(
@@ -37,60 +37,58 @@ class TorchvisionResNet(Backbone):
         dilation: bool = False,
         out_features: tuple[str, ...] = ("res5",),
     ):
-        """`freeze_at`: 0 trains all, 1 freezes the stem, 2 the stem and res2, ... 5 everything."""
+        """With `freeze_at` 1 the stem is frozen, with 2 also res2, ..., with 5 all."""
         super().__init__()
         _check(depth, norm, freeze_at, dilation, out_features)
         resnet = getattr(torchvision.models, f"resnet{depth}")(
             weights=None, norm_layer=NORMS[norm], replace_stride_with_dilation=[False, False, dilation]
         )
         self._out_features = sorted(out_features)
+        max_stride = 16 if dilation else 32
         self._shapes = {
-            name: ShapeSpec(channels=_out_channels(getattr(resnet, layer)), stride=stride)
-            for name, (layer, stride) in STAGES.items()
+            # Channels double from stage to stage, up to those of the classifier.
+            name: ShapeSpec(channels=resnet.fc.in_features * stride // 32, stride=min(stride, max_stride))
+            for name, (_, stride) in STAGES.items()
         }
-        if dilation:
-            self._shapes["res5"] = ShapeSpec(channels=self._shapes["res5"].channels, stride=16)
         last_layer, _ = STAGES[self._out_features[-1]]
         self.body = nn.ModuleDict()
         for name, module in resnet.named_children():
             self.body[name] = module
             if name == last_layer:
                 break
-        self._freeze(freeze_at)
-
-    def _freeze(self, freeze_at: int) -> None:
-        parts = [["conv1", "bn1"], *([layer] for layer, _ in STAGES.values())]
-        for part in parts[:freeze_at]:
-            for name in part:
+        if freeze_at:
+            for name in ["conv1", "bn1", *(layer for layer, _ in STAGES.values())][: freeze_at + 1]:
                 if name in self.body:
                     self.body[name].requires_grad_(False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """images (B, 3, H, W) -> the feature maps asked for, by name, coarsest last."""
-        # A third faster on CPUs, and on GPUs in half precision.
+        """Return the requested features of images (B, 3, H, W) by name, coarsest last."""
+        # channels_last is a third faster on CPUs and, in half precision, on GPUs.
         features, x = {}, images.contiguous(memory_format=torch.channels_last)
-        stage_of_layer = {layer: stage for stage, (layer, _) in STAGES.items()}
+        stage_names = {layer: stage for stage, (layer, _) in STAGES.items()}
         for name, module in self.body.items():
             x = module(x)
-            if stage_of_layer.get(name) in self._out_features:
-                features[stage_of_layer[name]] = x
+            if stage_names.get(name) in self._out_features:
+                features[stage_names[name]] = x
         return features
 
     def output_shape(self) -> dict[str, ShapeSpec]:
+        """Return channels and stride of the requested feature maps."""
         return {name: self._shapes[name] for name in self._out_features}
 
 
 @BACKBONE_REGISTRY.register()
 def build_torchvision_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec | None = None) -> TorchvisionResNet:
-    """The ResNet that MODEL.RESNETS and MODEL.BACKBONE describe; `input_shape` is Detectron2's, always 3 channels.
+    """Build the ResNet that MODEL.RESNETS and MODEL.BACKBONE describe.
 
-    For masks it gives the feature maps that the mask head needs, besides MODEL.RESNETS.OUT_FEATURES.
+    Mask models also get the feature maps of PYRAMID. `input_shape` belongs to Detectron2's signature; the input always
+    has 3 channels.
     """
     resnets = cfg.MODEL.RESNETS
+    if resnets.RES5_DILATION not in (1, 2):
+        raise InputError(f"MODEL.RESNETS.RES5_DILATION {resnets.RES5_DILATION}: expected 1 or 2")
     if resnets.STRIDE_IN_1X1:
-        raise InputError(
-            "MODEL.RESNETS.STRIDE_IN_1X1: torchvision's ResNets have their stride in the 3x3 convolution; set False"
-        )
+        raise InputError("MODEL.RESNETS.STRIDE_IN_1X1: torchvision's ResNets stride in the 3x3 convolution; set False")
     return TorchvisionResNet(
         depth=resnets.DEPTH,
         norm=resnets.NORM,
@@ -102,20 +100,14 @@ def build_torchvision_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec | Non
 
 def _check(depth: int, norm: str, freeze_at: int, dilation: bool, out_features: tuple[str, ...]) -> None:
     if depth not in DEPTHS:
-        raise InputError(f"MODEL.RESNETS.DEPTH {depth}: torchvision's ResNets have one of {DEPTHS}")
+        raise InputError(f"MODEL.RESNETS.DEPTH {depth}: expected one of {', '.join(map(str, DEPTHS))}")
     if norm not in NORMS:
         raise InputError(f"MODEL.RESNETS.NORM {norm!r}: expected one of {', '.join(NORMS)}")
     if norm == "BN" and freeze_at:
         raise InputError(
-            f"MODEL.BACKBONE.FREEZE_AT {freeze_at} with MODEL.RESNETS.NORM BN: set FREEZE_AT 0 or FrozenBN"
+            f"MODEL.BACKBONE.FREEZE_AT {freeze_at} with MODEL.RESNETS.NORM BN: set FREEZE_AT 0 or NORM FrozenBN"
         )
     if dilation and depth < 50:
-        raise InputError(f"MODEL.RESNETS.RES5_DILATION 2 needs DEPTH 50 or 101, not {depth}")
-    unknown = sorted(set(out_features) - set(STAGES))
-    if unknown or not out_features:
+        raise InputError(f"MODEL.RESNETS.RES5_DILATION 2 needs DEPTH 50 or 101, not {depth}; set either")
+    if not out_features or not set(out_features) <= set(STAGES):
         raise InputError(f"MODEL.RESNETS.OUT_FEATURES {list(out_features)}: expected some of {', '.join(STAGES)}")
-
-
-def _out_channels(stage: nn.Sequential) -> int:
-    last_block = stage[-1]
-    return (last_block.conv3 if hasattr(last_block, "conv3") else last_block.conv2).out_channels

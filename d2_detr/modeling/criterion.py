@@ -1,11 +1,12 @@
-"""The set prediction loss (paper, section 3.1): match, then supervise class, box and mask of each matched pair.
+"""The set prediction loss: class, box and mask losses (paper, section 3.1).
 
-Shape shorthand: B pictures, Q queries, K classes (index K is no-object), M objects of a picture, L decoder layers.
+Shape shorthand: B images, Q queries, K classes (index K is no-object), M objects in an image, L decoder layers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -13,12 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import box_convert, generalized_box_iou_loss
 
-from d2_detr.modeling.matcher import HungarianMatcher, Target
+from d2_detr.modeling.matcher import HungarianMatcher, Match, Target
 from d2_detr.modeling.segmentation import mask_losses
 
 
 class SetCriterion(nn.Module):
-    """Weighted losses of DETR, and the two errors that are logged beside them."""
+    """Compute the weighted losses of DETR, and two errors for the log."""
+
+    class_weights: Tensor
 
     def __init__(
         self,
@@ -35,116 +38,117 @@ class SetCriterion(nn.Module):
         self.matcher = matcher
         self.weights = {"loss_ce": class_weight, "loss_bbox": l1_weight, "loss_giou": giou_weight}
         self.no_object_weight = no_object_weight
-        of_classes = torch.ones(num_classes + 1)
-        of_classes[-1] = no_object_weight
-        # It restates the config, so it is not saved: a checkpoint must not bring its own weight along.
-        self.register_buffer("class_weights", of_classes, persistent=False)
+        class_weights = torch.ones(num_classes + 1)
+        class_weights[-1] = no_object_weight
+        # Not saved: it restates the config, and a checkpoint must not override that.
+        self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(
         self,
         pred_logits: Tensor,
         pred_boxes: Tensor,
-        targets: list[Target],
+        targets: Sequence[Target],
         predict_masks: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Losses of every decoder layer, errors of the last.
+        """Compute the losses of every decoder layer and the errors of the last.
 
         Args:
             pred_logits: (L, B, Q, K + 1).
-            pred_boxes: (L, B, Q, 4), cxcywh in [0, 1] of the unpadded picture.
-            targets: for each picture, `labels` (M,) in 0..K-1 and `boxes` (M, 4) like pred_boxes; for masks also
-                `masks` (M, H, W), bool.
-            predict_masks: from the indices of pictures (N,) and queries (N,) to their mask logits; asked for those that
-                the last layer matches.
+            pred_boxes: (L, B, Q, 4), cxcywh in [0, 1] of the unpadded image.
+            targets: ground truth of each image, with masks if `predict_masks` is given.
+            predict_masks: maps indices of images (N,) and queries (N,) to mask logits; called once, with the matches
+                of the last layer.
 
         Returns:
             losses: `loss_ce, loss_bbox, loss_giou[, loss_mask, loss_dice]` of the last layer and, with the suffix `_i`,
-                the first three of layer i before it; already weighted, their sum is what is differentiated.
-            errors: `class_error`, percentage of the matched queries whose likeliest class is wrong, absent where
-                the batch has no object; `cardinality_error`, mean of |queries that see an object - objects|.
+                the first three of each earlier layer i; already weighted, so that their sum is the training loss.
+            errors: `class_error`, percentage of matched queries whose highest-scoring class is wrong, absent without
+                objects; `cardinality_error`, mean of |number of queries that predict an object - M|.
         """
-        num_boxes, class_weight = self._normalisers(targets, pred_logits)
+        num_boxes, weight_sum = self._loss_normalizers(targets, pred_logits)
+        normalizers = {"loss_ce": weight_sum, "loss_bbox": num_boxes, "loss_giou": num_boxes}
         losses: dict[str, Tensor] = {}
         last = len(pred_logits) - 1
         for layer, (logits, boxes) in enumerate(zip(pred_logits, pred_boxes, strict=True)):
             matches = self.matcher(logits, boxes, targets)
-            of_layer = self._losses(logits, boxes, targets, matches, num_boxes, class_weight)
+            layer_losses = self._layer_losses(logits, boxes, targets, matches)
             suffix = "" if layer == last else f"_{layer}"
-            losses |= {name + suffix: self.weights[name] * loss for name, loss in of_layer.items()}
+            for name, loss in layer_losses.items():
+                losses[name + suffix] = self.weights[name] * (loss / normalizers[name])
         if predict_masks is not None:
-            mask_logits = predict_masks(*_indices_of_queries(matches))
-            losses |= mask_losses(mask_logits, _matched_per_picture(targets, matches, "masks"), num_boxes)
+            mask_logits = predict_masks(*_matched_queries(matches))
+            losses |= mask_losses(mask_logits, _matched_per_image(targets, matches, "masks"), num_boxes)
         return losses, self._errors(logits, targets, matches)
 
-    def _normalisers(self, targets: list[Target], pred_logits: Tensor) -> tuple[Tensor, Tensor]:
-        """What the box losses and the cross entropy are divided by.
+    def _loss_normalizers(self, targets: Sequence[Target], pred_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the divisors of the box and mask losses and of the cross entropy.
 
-        In training both are means over the processes of the group, so that the mean of the processes' losses is the
-        loss of the whole batch. (Native DETR does so for the boxes, and divides the cross entropy by the process's own
-        sum.) In evaluation the processes do not wait for each other.
+        In training both are means over the processes, so that the mean of the processes' losses is the loss of the
+        whole batch. (Native DETR does this for the boxes, but divides the cross entropy by each process's own sum.) In
+        evaluation the processes do not wait for each other.
         """
         num_objects = [len(target["labels"]) for target in targets]
-        of_batch = loss_normalizers(num_objects, pred_logits.shape[2], self.no_object_weight)
-        values = torch.tensor(of_batch, dtype=torch.float32, device=pred_logits.device)
-        if self.training:
-            values = _mean_over_processes(values)
-        return values[0].clamp(min=1), values[1]
-
-    def _losses(
-        self, logits: Tensor, boxes: Tensor, targets: list[Target], matches, num_boxes: Tensor, class_weight: Tensor
-    ):
-        queries = _indices_of_queries(matches)
-        labels = _matched(targets, matches, "labels")
-        of_queries = torch.full(logits.shape[:2], self.num_classes, dtype=torch.int64, device=logits.device)
-        of_queries[queries] = labels
-        matched_boxes, gt_boxes = boxes[queries], _matched(targets, matches, "boxes")
-        giou_loss = generalized_box_iou_loss(
-            box_convert(matched_boxes, "cxcywh", "xyxy"), box_convert(gt_boxes, "cxcywh", "xyxy"), eps=0.0
+        normalizers = torch.tensor(
+            loss_normalizers(num_objects, pred_logits.shape[2], self.no_object_weight),
+            dtype=torch.float32,
+            device=pred_logits.device,
         )
-        entropy = F.cross_entropy(logits.flatten(0, 1), of_queries.flatten(), self.class_weights, reduction="sum")
+        if self.training and dist.is_available() and dist.is_initialized():
+            dist.all_reduce(normalizers)
+            normalizers /= dist.get_world_size()
+        return normalizers[0].clamp(min=1), normalizers[1]
+
+    def _layer_losses(
+        self, logits: Tensor, boxes: Tensor, targets: Sequence[Target], matches: Sequence[Match]
+    ) -> dict[str, Tensor]:
+        """Return the losses of one decoder layer, summed over the batch."""
+        queries = _matched_queries(matches)
+        target_classes = torch.full(logits.shape[:2], self.num_classes, dtype=torch.int64, device=logits.device)
+        target_classes[queries] = _matched(targets, matches, "labels")
+        matched_boxes, gt_boxes = boxes[queries], _matched(targets, matches, "boxes")
+        xyxy = (box_convert(b, "cxcywh", "xyxy") for b in (matched_boxes, gt_boxes))
+        entropy = F.cross_entropy(logits.flatten(0, 1), target_classes.flatten(), self.class_weights, reduction="sum")
         return {
-            "loss_ce": entropy / class_weight,
-            "loss_bbox": F.l1_loss(matched_boxes, gt_boxes, reduction="sum") / num_boxes,
-            "loss_giou": giou_loss.sum() / num_boxes,
+            "loss_ce": entropy,
+            "loss_bbox": F.l1_loss(matched_boxes, gt_boxes, reduction="sum"),
+            "loss_giou": generalized_box_iou_loss(*xyxy, eps=0.0, reduction="sum"),
         }
 
     @torch.no_grad()
-    def _errors(self, logits: Tensor, targets: list[Target], matches) -> dict[str, Tensor]:
-        likeliest = logits.argmax(-1)
+    def _errors(self, logits: Tensor, targets: Sequence[Target], matches: Sequence[Match]) -> dict[str, Tensor]:
+        pred_classes = logits.argmax(-1)
         num_objects = torch.tensor([len(target["labels"]) for target in targets], device=logits.device)
-        num_predicted = (likeliest != self.num_classes).sum(1)
+        num_predicted = (pred_classes != self.num_classes).sum(1)
         errors = {"cardinality_error": (num_predicted - num_objects).abs().float().mean()}
         labels = _matched(targets, matches, "labels")
         if len(labels):
-            wrong = likeliest[_indices_of_queries(matches)] != labels
+            wrong = pred_classes[_matched_queries(matches)] != labels
             errors["class_error"] = 100 * wrong.float().mean()
         return errors
 
 
 def loss_normalizers(num_objects: Sequence[int], num_queries: int, no_object_weight: float) -> tuple[float, float]:
-    """What sums over pictures with so many objects are divided by: of the losses of boxes and masks the number of
-    objects, of the cross entropy the sum of the class weights."""
-    matched = sum(min(number, num_queries) for number in num_objects)
-    return sum(num_objects), matched + (len(num_objects) * num_queries - matched) * no_object_weight
+    """Return the divisors of losses summed over a batch, given each image's objects.
+
+    Box and mask losses are divided by the number of objects, the cross entropy by the sum of the class weights.
+    """
+    num_matched = sum(min(number, num_queries) for number in num_objects)
+    return sum(num_objects), num_matched + (len(num_objects) * num_queries - num_matched) * no_object_weight
 
 
-def _indices_of_queries(matches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Index pair (picture, query) of every match of the batch."""
-    picture = torch.cat([torch.full_like(queries, i) for i, (queries, _) in enumerate(matches)])
-    return picture, torch.cat([queries for queries, _ in matches])
+def _matched_queries(matches: Sequence[Match]) -> tuple[Tensor, Tensor]:
+    """Return the image index (N,) and query index (N,) of every match in the batch."""
+    images = torch.cat([torch.full_like(match.queries, i) for i, match in enumerate(matches)])
+    return images, torch.cat([match.queries for match in matches])
 
 
-def _matched(targets: list[Target], matches: list[tuple[Tensor, Tensor]], field: str) -> Tensor:
-    """`field` of the matched objects of all pictures, in the order of _indices_of_queries."""
-    return torch.cat(_matched_per_picture(targets, matches, field))
+_Field = Literal["labels", "boxes", "masks"]
 
 
-def _matched_per_picture(targets: list[Target], matches: list[tuple[Tensor, Tensor]], field: str) -> list[Tensor]:
-    return [target[field][objects] for target, (_, objects) in zip(targets, matches, strict=True)]
+def _matched(targets: Sequence[Target], matches: Sequence[Match], field: _Field) -> Tensor:
+    """Return a field of all matched objects, in the order of `_matched_queries`."""
+    return torch.cat(_matched_per_image(targets, matches, field))
 
 
-def _mean_over_processes(values: Tensor) -> Tensor:
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(values)
-        values /= dist.get_world_size()
-    return values
+def _matched_per_image(targets: Sequence[Target], matches: Sequence[Match], field: _Field) -> list[Tensor]:
+    return [target[field][match.objects] for target, match in zip(targets, matches, strict=True)]

@@ -1,7 +1,6 @@
-"""Panoptic segmentation from the masks of queries: every pixel belongs to one thing or to one kind of stuff (paper,
-section 4.4).
+"""Panoptic segmentation from the masks of queries (paper, section 4.4).
 
-Shape shorthand: N queries, K classes (index K is no-object), h, w of the mask logits, H, W of the picture.
+Shape shorthand: N queries, K classes (index K is no-object), h, w of the mask logits, H, W of the image.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from torch import Tensor
 
 from d2_detr.modeling.segmentation import resize_logits
 
-SMALLEST_AREA = 4  # pixels: a segment of so few is none, as in native DETR
+NEGLIGIBLE_AREA = 4  # pixels: segments up to this area are discarded, as in native DETR
 
-Segmentation = tuple[Tensor, list[dict[str, Any]]]
+PanopticSegmentation = tuple[Tensor, list[dict[str, Any]]]
 
 
 def panoptic_segmentation(
@@ -25,65 +24,66 @@ def panoptic_segmentation(
     size_hw: tuple[int, int],
     *,
     stuff_classes: Collection[int],
-    score_threshold: float = 0.85,
-) -> Segmentation:
-    """Give every pixel to the query whose mask is the strongest there, in Detectron2's panoptic format.
+    score_threshold: float,
+) -> PanopticSegmentation:
+    """Assign every pixel to the query with the highest mask logit there.
 
-    Queries of the same stuff class make one segment. What is left of a segment may be too small; then it is taken away,
-    and its pixels go to the strongest of the others. (Native DETR takes away with them what it has just merged, and
-    lets the other segments have those pixels.)
+    Queries of the same stuff class form one segment. The pixels of a discarded segment are reassigned to the remaining
+    queries. (Native DETR then also reassigns the pixels of merged stuff queries.)
 
     Args:
-        probabilities: (N, K + 1). Only queries that see an object with more than `score_threshold` take part.
-        mask_logits: (N, h, w), of the whole picture.
+        probabilities: (N, K + 1).
+        mask_logits: (N, h, w), of the whole image.
         size_hw: height and width of the segmentation.
-        stuff_classes: the classes of which a picture has one segment at most.
+        stuff_classes: classes whose queries form one segment.
+        score_threshold: queries need a higher score than this to take part.
 
     Returns:
-        segments (H, W), int32: id of the segment of each pixel, from 1, and 0 everywhere if nothing is found; and of
-        each segment `id`, `isthing`, `category_id` (the class), `score` (of its surest query), `area` in pixels.
+        Detectron2's panoptic format: the segment id of each pixel (H, W), int32, from 1, or 0 everywhere if no query
+        takes part; and for each segment `id`, `isthing`, `category_id` (the class), `score` (the highest of its
+        queries) and `area` in pixels.
     """
-    scores, classes = probabilities.max(-1)
-    seen = (classes < probabilities.shape[-1] - 1) & (scores > score_threshold)
-    scores, classes, mask_logits = scores[seen].tolist(), classes[seen].tolist(), mask_logits[seen]
-    first_of_stuff = {label: classes.index(label) for label in stuff_classes if label in classes}
-    segment_of = torch.tensor([first_of_stuff.get(label, i) for i, label in enumerate(classes)], dtype=torch.int64)
+    max_probabilities, labels = probabilities.max(-1)
+    keep = (labels < probabilities.shape[-1] - 1) & (max_probabilities > score_threshold)
+    scores, classes, mask_logits = max_probabilities[keep].cpu(), labels[keep].tolist(), mask_logits[keep]
+    # A segment is known by the index of its query, which for stuff is the first of the class.
+    first_stuff = {label: classes.index(label) for label in stuff_classes if label in classes}
+    segments = torch.tensor([first_stuff.get(label, i) for i, label in enumerate(classes)], dtype=torch.int64)
 
-    taking_part = torch.ones(len(classes), dtype=torch.bool)
+    active = torch.ones(len(classes), dtype=torch.bool)
     while True:
-        owner = _strongest(mask_logits, taking_part, segment_of, size_hw)
+        owner = _assign_pixels(mask_logits, active, segments, size_hw)
         areas = torch.bincount(owner.flatten(), minlength=len(classes) + 1)[1:].cpu()
-        too_small = taking_part & (areas[segment_of] <= SMALLEST_AREA)
-        if not too_small.any():
+        negligible = active & (areas[segments] <= NEGLIGIBLE_AREA)
+        if not negligible.any():
             break
-        taking_part &= ~too_small
+        active &= ~negligible
 
-    segments = torch.zeros_like(owner, dtype=torch.int32)
-    info = []
-    for i in sorted(set(segment_of[taking_part].tolist())):
-        segments[owner == i + 1] = len(info) + 1
-        info.append(
+    segmentation = torch.zeros_like(owner, dtype=torch.int32)
+    segments_info: list[dict[str, Any]] = []
+    for index in segments[active].unique().tolist():
+        segment_id = len(segments_info) + 1
+        segmentation[owner == index + 1] = segment_id
+        segments_info.append(
             {
-                "id": len(info) + 1,
-                "isthing": i not in first_of_stuff.values(),
-                "category_id": classes[i],
-                "score": max(score for score, segment in zip(scores, segment_of.tolist(), strict=True) if segment == i),
-                "area": int(areas[i]),
+                "id": segment_id,
+                "isthing": index not in first_stuff.values(),
+                "category_id": classes[index],
+                "score": scores[segments == index].max().item(),
+                "area": int(areas[index]),
             }
         )
-    return segments, info
+    return segmentation, segments_info
 
 
-def _strongest(mask_logits: Tensor, taking_part: Tensor, segment_of: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """(H, W), int64: 1 + segment of the query with the largest logit among those that take part; 0 if there is none.
-
-    One query at a time, so that the memory does not grow with their number.
-    """
+def _assign_pixels(mask_logits: Tensor, active: Tensor, segments: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """Return 1 + segment (H, W), int64, of the active query with the highest logit, or 0 without any."""
     owner = torch.zeros(size_hw, dtype=torch.int64, device=mask_logits.device)
-    largest = torch.full(size_hw, -torch.inf, device=mask_logits.device, dtype=mask_logits.dtype)
-    for i in taking_part.nonzero().flatten().tolist():
+    highest = torch.full(size_hw, -torch.inf, device=mask_logits.device, dtype=mask_logits.dtype)
+    # One query at a time, so that the memory does not grow with their number.
+    for i in active.nonzero().flatten().tolist():
         logits = resize_logits(mask_logits[i : i + 1], size_hw)[0]
-        larger = logits > largest
-        owner[larger] = segment_of[i].item() + 1
-        largest = torch.maximum(largest, logits)
+        higher = logits > highest
+        owner[higher] = segments[i].item() + 1
+        highest = torch.maximum(highest, logits)
     return owner

@@ -1,9 +1,9 @@
 """The transformer of DETR (paper, section 3.2 and supplement A.3).
 
 It differs from `torch.nn.Transformer` in three ways: position encodings are added to queries and keys in every layer,
-a post-norm encoder has no final norm, and the decoder returns the normed states of all its layers.
+a post-norm encoder has no final norm, and the decoder returns the normalized states of all its layers.
 
-Shape shorthand: B pictures, S = H * W cells of the feature map, Q object queries, C = hidden_dim, L decoder layers.
+Shape shorthand: B images, S = H * W cells of the feature map, Q object queries, C = hidden_dim, L decoder layers.
 Parameter names are those of the native code, so that published checkpoints load.
 """
 
@@ -19,7 +19,7 @@ from d2_detr.utils.errors import InputError
 
 
 class Transformer(nn.Module):
-    """Encoder over the cells of a feature map, decoder from object queries to object states."""
+    """Encode the cells of a feature map and decode object queries against them."""
 
     def __init__(
         self,
@@ -46,16 +46,19 @@ class Transformer(nn.Module):
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
 
-    def forward(self, features: Tensor, position: Tensor, padding_mask: Tensor, queries: Tensor):
+    def forward(
+        self, features: Tensor, position: Tensor, padding_mask: Tensor, queries: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Decode the queries against the encoded features.
 
         Args:
-            features, position: (B, C, H, W).
-            padding_mask: (B, H, W), True on padding; padded cells are never attended to.
+            features: (B, C, H, W).
+            position: (B, C, H, W), position encoding.
+            padding_mask: (B, H, W), True on padding, which is never attended to.
             queries: (Q, C), the learned query embedding.
 
         Returns:
-            states (L, B, Q, C) of every decoder layer, and the memory (B, C, H, W).
+            The states (L, B, Q, C) of every decoder layer, and the memory (B, C, H, W).
         """
         shape = features.shape
         features, position = (x.flatten(2).transpose(1, 2) for x in (features, position))
@@ -68,7 +71,7 @@ class Transformer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """features (B, S, C) -> memory (B, S, C)."""
+    """A stack of encoder layers, with an optional final norm."""
 
     def __init__(self, layers: list[EncoderLayer], norm: nn.LayerNorm | None):
         super().__init__()
@@ -76,13 +79,14 @@ class Encoder(nn.Module):
         self.norm = norm
 
     def forward(self, features: Tensor, position: Tensor, padding_mask: Tensor) -> Tensor:
+        """Return the memory (B, S, C) of features (B, S, C)."""
         for layer in self.layers:
             features = layer(features, position, padding_mask)
         return features if self.norm is None else self.norm(features)
 
 
 class Decoder(nn.Module):
-    """states (B, Q, C), zeros at first -> normed states of every layer (L, B, Q, C)."""
+    """A stack of decoder layers, with a norm for the output of each."""
 
     def __init__(self, layers: list[DecoderLayer], norm: nn.LayerNorm):
         super().__init__()
@@ -92,15 +96,16 @@ class Decoder(nn.Module):
     def forward(
         self, states: Tensor, queries: Tensor, memory: Tensor, position: Tensor, padding_mask: Tensor
     ) -> Tensor:
-        of_layers = []
+        """Return the normalized states (L, B, Q, C) of every layer."""
+        outputs = []
         for layer in self.layers:
             states = layer(states, queries, memory, position, padding_mask)
-            of_layers.append(self.norm(states))
-        return torch.stack(of_layers)
+            outputs.append(self.norm(states))
+        return torch.stack(outputs)
 
 
 class _Layer(nn.Module):
-    """What both kinds of layer share: the feed-forward block, and the residual with its norm before or after."""
+    """Feed-forward block and residual connection, with the norm before or after."""
 
     def __init__(self, hidden_dim: int, dim_feedforward: int, dropout: float, pre_norm: bool):
         super().__init__()
@@ -119,12 +124,16 @@ class _Layer(nn.Module):
 
 
 class EncoderLayer(_Layer):
+    """Self-attention and feed-forward block."""
+
     def __init__(self, hidden_dim: int, num_heads: int, dim_feedforward: int, dropout: float, pre_norm: bool):
         super().__init__(hidden_dim, dim_feedforward, dropout, pre_norm)
         self.self_attn = nn.MultiheadAttention(hidden_dim, num_heads, dropout, batch_first=True)
         self.norm1, self.norm2 = (nn.LayerNorm(hidden_dim) for _ in range(2))
 
     def forward(self, features: Tensor, position: Tensor, padding_mask: Tensor) -> Tensor:
+        """Return the features (B, S, C) of the next layer."""
+
         def attend(x: Tensor) -> Tensor:
             return attention(self.self_attn, x + position, x + position, x, padding_mask)
 
@@ -133,6 +142,8 @@ class EncoderLayer(_Layer):
 
 
 class DecoderLayer(_Layer):
+    """Self-attention, attention to the memory, and feed-forward block."""
+
     def __init__(self, hidden_dim: int, num_heads: int, dim_feedforward: int, dropout: float, pre_norm: bool):
         super().__init__(hidden_dim, dim_feedforward, dropout, pre_norm)
         self.self_attn = nn.MultiheadAttention(hidden_dim, num_heads, dropout, batch_first=True)
@@ -142,6 +153,8 @@ class DecoderLayer(_Layer):
     def forward(
         self, states: Tensor, queries: Tensor, memory: Tensor, position: Tensor, padding_mask: Tensor
     ) -> Tensor:
+        """Return the states (B, Q, C) of the next layer."""
+
         def attend_queries(x: Tensor) -> Tensor:
             return attention(self.self_attn, x + queries, x + queries, x)
 
@@ -156,11 +169,13 @@ class DecoderLayer(_Layer):
 def attention(
     module: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor | None = None
 ) -> Tensor:
-    """Attend from `query` (B, Q, C) to `key` and `value` (B, S, C), but for the keys where padding_mask (B, S) is True.
+    """Attend from `query` (B, Q, C) to `key` and `value` (B, S, C).
 
-    The fused kernel keeps no weights: at 2048 x 2048 pixels those of one layer are half a gigabyte. On the CPU its
-    backward pass is slower than the plain products that the weights come from (0.41 against 0.35 seconds a step of the
-    compact model).
+    Keys where `padding_mask` (B, S) is True are ignored.
+
+    The fused kernel keeps no weights, which for one layer at 2048 x 2048 pixels would take half a gigabyte. On the CPU
+    its backward pass is slower than that of the plain products (0.41 against 0.35 seconds in a training step of the
+    compact model), so there it is used only without gradients.
     """
     need_weights = torch.is_grad_enabled() and not query.is_cuda
     return module(

@@ -1,50 +1,50 @@
 "use strict";
 
-const sheets = [...document.querySelectorAll(".sheet")];
+const cards = [...document.querySelectorAll(".image-card")];
 const controls = document.querySelector(".controls");
 const dialog = document.querySelector("dialog");
 const ORDERS = {
-  mistakes: (a, b) => b.dataset.mistakes - a.dataset.mistakes,
-  best: (a, b) => a.dataset.mistakes - b.dataset.mistakes,
+  worst: (a, b) => b.dataset.errors - a.dataset.errors,
+  best: (a, b) => a.dataset.errors - b.dataset.errors,
   objects: (a, b) => b.dataset.objects - a.dataset.objects,
   name: (a, b) => a.dataset.name.localeCompare(b.dataset.name, undefined, { numeric: true }),
 };
 
-// ---- gallery: which pictures, in which order
+// ---- image cards: filter and sort
 
-function isWanted(sheet, outcome, label) {
-  const ofClass = sheet.dataset.marks.split(" ").filter((mark) => mark && (!label || mark.split(":")[1] === label));
-  const mistakes = ofClass.filter((mark) => !/^(found|in_crowd):/.test(mark));
-  if (outcome === "mistake") return mistakes.length > 0;
-  if (outcome === "none") return mistakes.length === 0 && (!label || ofClass.length > 0);
-  if (outcome) return ofClass.some((mark) => mark.startsWith(`${outcome}:`));
-  return !label || ofClass.length > 0;
+function matches(card, outcome, label) {
+  const all = card.dataset.outcomes.split(" ").filter((entry) => entry && (!label || entry.split(":")[1] === label));
+  const errors = all.filter((entry) => !/^(true_positive|crowd):/.test(entry));
+  if (outcome === "error") return errors.length > 0;
+  if (outcome === "none") return errors.length === 0 && (!label || all.length > 0);
+  if (outcome) return all.some((entry) => entry.startsWith(`${outcome}:`));
+  return !label || all.length > 0;
 }
 
-let taken = null; // the cell of the table of confusions whose pictures are shown
+let chosenCell = null; // of the confusion table, whose images are shown
 
 function arrange() {
   const { class: label, outcome, sort } = Object.fromEntries(new FormData(controls));
-  for (const sheet of sheets) {
-    const isOfCell = !taken || sheet.dataset.taken.split(" ").includes(taken.dataset.taken);
-    sheet.hidden = !isOfCell || !isWanted(sheet, outcome, label);
+  for (const card of cards) {
+    const hasPair = !chosenCell || card.dataset.pairs.split(" ").includes(chosenCell.dataset.pair);
+    card.hidden = !hasPair || !matches(card, outcome, label);
   }
-  controls.taken.hidden = !taken;
-  controls.taken.textContent = taken ? `${taken.title} ×` : "";
-  document.querySelector(".sheets").append(...[...sheets].sort(ORDERS[sort]));
-  const shown = sheets.filter((sheet) => !sheet.hidden).length;
-  controls.querySelector("output").value = `${shown} of ${sheets.length} pictures`;
+  controls.pair.hidden = !chosenCell;
+  controls.pair.textContent = chosenCell ? `${chosenCell.title} ×` : "";
+  document.querySelector(".image-cards").append(...[...cards].sort(ORDERS[sort]));
+  const shown = cards.filter((card) => !card.hidden).length;
+  controls.querySelector("output").value = `${shown} of ${cards.length} images`;
 }
 
 if (controls) {
   controls.addEventListener("change", arrange);
-  controls.taken.addEventListener("click", () => {
-    taken = null;
+  controls.pair.addEventListener("click", () => {
+    chosenCell = null;
     arrange();
   });
   for (const cell of document.querySelectorAll(".confusion button")) {
     cell.addEventListener("click", () => {
-      taken = cell;
+      chosenCell = cell;
       controls.reset();
       arrange();
       controls.scrollIntoView();
@@ -53,31 +53,31 @@ if (controls) {
   arrange();
 }
 
-// ---- enlarging a picture
+// ---- enlarged image
 
 let enlarged = null;
 
-function enlarge(sheet) {
-  enlarged = sheet;
-  dialog.querySelector("h3").textContent = sheet.dataset.name;
-  const [counts, pair] = [".counts", ".pair"].map((name) => sheet.querySelector(name).cloneNode(true));
-  for (const name of ["role", "tabindex", "aria-label"]) pair.removeAttribute(name);
-  dialog.querySelector(".content").replaceChildren(counts, pair);
+function enlarge(card) {
+  enlarged = card;
+  dialog.querySelector("h3").textContent = card.dataset.name;
+  const [counts, overlays] = [".counts", ".overlays"].map((name) => card.querySelector(name).cloneNode(true));
+  for (const name of ["role", "tabindex", "aria-label"]) overlays.removeAttribute(name);
+  dialog.querySelector(".content").replaceChildren(counts, overlays);
   if (!dialog.open) dialog.showModal();
 }
 
 function step(by) {
-  const shown = [...document.querySelectorAll(".sheet:not([hidden])")];
+  const shown = [...document.querySelectorAll(".image-card:not([hidden])")];
   enlarge(shown[(shown.indexOf(enlarged) + by + shown.length) % shown.length]);
 }
 
-for (const sheet of sheets) {
-  const pair = sheet.querySelector(".pair");
-  pair.addEventListener("click", () => enlarge(sheet));
-  pair.addEventListener("keydown", (event) => {
+for (const card of cards) {
+  const overlays = card.querySelector(".overlays");
+  overlays.addEventListener("click", () => enlarge(card));
+  overlays.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" && event.key !== " ") return;
     event.preventDefault();
-    enlarge(sheet);
+    enlarge(card);
   });
 }
 dialog.addEventListener("click", (event) => {
@@ -91,7 +91,7 @@ dialog.addEventListener("keydown", (event) => {
   if (event.key === "ArrowRight") step(1);
 });
 
-// ---- tables: sorted by the column that is clicked, the first row (of all classes) staying on top
+// ---- tables: sort by the clicked column; the first row, of all classes, stays on top
 
 function sortTable(table, column, descending) {
   const [first, ...rows] = table.tBodies[0].rows;

@@ -1,0 +1,1 @@
+"""Classes, detections and masks of an image, and conversions between their forms."""

@@ -1,4 +1,4 @@
-"""The classes of a dataset or a model: category ids and names."""
+"""Category ids and names of the classes of a dataset or a model."""
 
 from __future__ import annotations
 
@@ -17,45 +17,64 @@ COCO_CATEGORIES = Path(__file__).with_name("coco_categories.yaml")
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Classes in the order of their contiguous ids: category ids of the annotations, and names (`()` if unknown)."""
+    """Classes in the order of their contiguous ids.
+
+    Args:
+        ids: category ids of the annotations.
+        names: one name per class, or `()` if unknown.
+    """
 
     ids: tuple[int, ...]
     names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check that ids are unique and that every class has a name, or none has."""
-        if len(set(self.ids)) != len(self.ids) or (self.names and len(self.names) != len(self.ids)):
-            raise InputError(f"label map: {len(self.names)} names for the category ids {list(self.ids)}")
+        """Check that ids are unique and that all classes have a name, or none has."""
+        if len(set(self.ids)) != len(self.ids):
+            raise InputError(f"label map: category ids {list(self.ids)} are not unique")
+        if self.names and len(self.names) != len(self.ids):
+            raise InputError(f"label map: {len(self.names)} names for {len(self.ids)} category ids")
 
     def __len__(self) -> int:
-        """Number of classes."""
+        """Return the number of classes."""
         return len(self.ids)
+
+    @property
+    def contiguous_ids(self) -> dict[int, int]:
+        """The contiguous id of each category id."""
+        return {category_id: i for i, category_id in enumerate(self.ids)}
 
     @classmethod
     def coco(cls) -> LabelMap:
-        """Return COCO's 80 classes; their ids run from 1 to 90 with gaps."""
-        return _coco_things()
+        """Return the 80 thing classes of COCO, whose ids run from 1 to 90 with gaps."""
+        return _coco_label_map("things")
 
     @classmethod
     def coco_panoptic(cls) -> LabelMap:
-        """Return COCO's 80 thing and 53 stuff classes; their ids run from 1 to 200 with gaps."""
-        return _coco_panoptic()
+        """Return the 80 thing and 53 stuff classes of COCO, whose ids run from 1 to 200 with gaps."""
+        return _coco_label_map("things", "stuff")
 
     @classmethod
     def counted(cls, num_classes: int, first_id: int = 0) -> LabelMap:
         """Return unnamed classes with consecutive ids."""
         return cls(tuple(range(first_id, first_id + num_classes)))
 
+    def extended(self, num_classes: int) -> LabelMap:
+        """Return the map for a class head of `num_classes`, whose spare rows get names, and ids beyond all others."""
+        spare = num_classes - len(self)
+        first_id = max(self.ids, default=-1) + 1
+        names = (f"class {row}" for row in range(len(self), num_classes))
+        return LabelMap((*self.ids, *range(first_id, first_id + spare)), (*self.names, *names))
+
     def to_dict(self) -> dict[str, list[Any]]:
-        """Return the form in which a checkpoint stores it under `label_map`."""
+        """Return the form that checkpoints store under `label_map`."""
         return {"ids": list(self.ids), "names": list(self.names)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, list[Any]]) -> LabelMap:
-        """Parse what `to_dict` returned.
+        """Parse the result of `to_dict`.
 
         Raises:
-            InputError: the content is not a label map.
+            InputError: not a label map.
         """
         try:
             return cls(tuple(int(i) for i in content["ids"]), tuple(str(name) for name in content["names"]))
@@ -64,13 +83,7 @@ class LabelMap:
 
 
 @cache
-def _coco_things() -> LabelMap:
-    things = yaml.safe_load(COCO_CATEGORIES.read_text())["things"]
-    return LabelMap(tuple(things), tuple(things.values()))
-
-
-@cache
-def _coco_panoptic() -> LabelMap:
-    categories = yaml.safe_load(COCO_CATEGORIES.read_text())
-    both = categories["things"] | categories["stuff"]
-    return LabelMap(tuple(both), tuple(both.values()))
+def _coco_label_map(*groups: str) -> LabelMap:
+    content = yaml.safe_load(COCO_CATEGORIES.read_text())
+    categories = {category_id: name for group in groups for category_id, name in content[group].items()}
+    return LabelMap(tuple(categories), tuple(categories.values()))

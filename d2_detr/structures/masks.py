@@ -1,10 +1,11 @@
-"""Masks of an image in the forms of COCO and of Detectron2."""
+"""Masks of an image in the forms of Detectron2 and COCO."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pycocotools.mask as mask_util
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ def to_rle(segmentation: list[list[float]] | dict[str, Any], size_hw: Sequence[i
     """Convert a COCO segmentation to a compressed RLE.
 
     Args:
-        segmentation: polygons [x0, y0, x1, y1, ...] in pixels, of which the union is taken, or an RLE of either kind.
+        segmentation: polygons [x0, y0, x1, y1, ...] in pixels, which are merged, or an RLE, compressed or not.
         size_hw: height and width of the image.
     """
     if isinstance(segmentation, list):
@@ -28,11 +29,16 @@ def to_rle(segmentation: list[list[float]] | dict[str, Any], size_hw: Sequence[i
     return segmentation
 
 
+def mask_to_rle(mask: np.ndarray) -> dict[str, Any]:
+    """Convert a mask (H, W), bool, to a compressed RLE."""
+    return mask_util.encode(np.asfortranarray(mask, np.uint8))
+
+
 def bit_masks(instances: Instances) -> Tensor:
-    """Return `gt_masks`, polygons or bitmaps, as (M, H, W), bool; an image without objects needs none.
+    """Return `gt_masks`, polygons or bitmaps, as (M, H, W), bool.
 
     Raises:
-        InputError: objects without masks.
+        InputError: there are objects, but no `gt_masks`.
     """
     if not instances.has("gt_masks"):
         if len(instances):

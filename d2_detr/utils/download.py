@@ -1,4 +1,4 @@
-"""Fetch a file over HTTP once: with timeout, resume, hash check and progress."""
+"""Download a file over HTTP once, with timeout, resume, hash check and progress bar."""
 
 from __future__ import annotations
 
@@ -20,21 +20,24 @@ CHUNK = 1 << 20
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: D2_DETR_CACHE, else ~/.cache/d2_detr."""
+    """Return the folder for downloads: D2_DETR_CACHE, or ~/.cache/d2_detr."""
     return Path(os.environ.get("D2_DETR_CACHE", "~/.cache/d2_detr")).expanduser()
 
 
 def download(url: str, path: Path, *, sha256_prefix: str = "", timeout: float = 30.0) -> Path:
-    """Fetch `url` into `path` unless it is there already; of several processes that ask, one does.
+    """Download `url` to `path` unless the file exists; of several processes that ask, one does it.
 
-    What arrived before an interruption is kept as `path`.part and continued at the next call. The file appears at
-    `path` only when it is complete and its SHA-256 starts with `sha256_prefix`.
+    A partial download is kept as `path`.part and continued by the next call. The file appears at `path` only when it is
+    complete and its SHA-256 starts with `sha256_prefix`.
 
     Args:
-        timeout: seconds without an answer or without data after which the download is given up.
+        url: http or https address.
+        path: file to write.
+        sha256_prefix: leading hexadecimal digits of the expected SHA-256; "" accepts any file.
+        timeout: seconds without a response or without data after which the download fails.
 
     Raises:
-        ConnectionError: the address could not be reached or broke off; the message says what to do.
+        ConnectionError: the address could not be reached, or the connection broke off.
         InputError: the file has another hash; the partial file is removed.
     """
     if path.is_file():
@@ -46,25 +49,8 @@ def download(url: str, path: Path, *, sha256_prefix: str = "", timeout: float = 
     return path
 
 
-def _download(url: str, path: Path, sha256_prefix: str, timeout: float) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        _fetch(url, part, timeout)
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        raise ConnectionError(
-            f"cannot download {url}: {reason}. Check the connection and try again (what arrived is kept), or put the "
-            f"file at {path} yourself."
-        ) from error
-    digest = file_sha256(part)
-    if not digest.startswith(sha256_prefix):
-        part.unlink()
-        raise InputError(f"{url}: SHA-256 is {digest}, expected {sha256_prefix}...; the file was not kept, try again")
-    os.replace(part, path)
-
-
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, as hexadecimal digits."""
+    """Return the SHA-256 of a file's content in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -72,25 +58,46 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _download(url: str, path: Path, sha256_prefix: str, timeout: float) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        _fetch(url, part, timeout)
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise ConnectionError(
+            f"cannot download {url}: {reason}. Check the connection and try again (the partial download is kept), or "
+            f"put the file at {path} yourself."
+        ) from error
+    digest = file_sha256(part)
+    if not digest.startswith(sha256_prefix):
+        part.unlink()
+        raise InputError(f"{url}: SHA-256 is {digest}, expected {sha256_prefix}...; the file was removed, try again")
+    os.replace(part, path)
+
+
 def _fetch(url: str, part: Path, timeout: float) -> None:
-    have = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    logger.info("Downloading %s%s", url, f", continued at {have} bytes" if have else "")
+    size = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={size}-"} if size else {})
+    logger.info("Downloading %s%s", url, f", continued at {size} bytes" if size else "")
     try:
         response = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # the partial file is longer than the whole
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not size:
+            raise
+        total = error.headers.get("Content-Range", "").rpartition("/")[2]
+        if total != str(size):  # longer than the file itself, or of unknown length
             part.unlink()
-            return _fetch(url, part, timeout)
-        raise
+            _fetch(url, part, timeout)
+        return
     with response:
-        resumed = response.status == 206
+        resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        start = size if resumed else 0
         length = response.headers.get("Content-Length")
-        total = int(length) + (have if resumed else 0) if length else None
-        bar = tqdm(desc=part.stem, total=total, initial=have if resumed else 0, unit="B", unit_scale=True)
+        expected = start + int(length) if length else None
+        bar = tqdm(desc=part.stem, total=expected, initial=start, unit="B", unit_scale=True)
         with part.open("ab" if resumed else "wb") as file, bar:
-            while chunk := response.read1(CHUNK):  # what read(CHUNK) had so far would be lost with the connection
+            while chunk := response.read1(CHUNK):  # read() would lose what arrived before the connection broke off
                 file.write(chunk)
                 bar.update(len(chunk))
-    if total is not None and part.stat().st_size < total:
-        raise ConnectionError(f"the connection broke off after {part.stat().st_size} of {total} bytes")
+    if expected is not None and part.stat().st_size < expected:
+        raise ConnectionError(f"the connection was closed after {part.stat().st_size} of {expected} bytes")

@@ -1,10 +1,11 @@
-"""Reading and writing files so that a mistake has one clear message and a crash leaves no half file."""
+"""Reading and writing files: one clear message for bad input, no half-written file after a crash."""
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,27 +15,28 @@ from d2_detr.utils.errors import InputError
 
 
 def read_json(path: str | Path) -> Any:
-    """Content of a JSON file.
+    """Parse a JSON file.
 
     Raises:
-        FileNotFoundError, InputError: with the path and, for broken JSON, line and column.
+        FileNotFoundError: no such file.
+        InputError: not JSON; the message has path, line and column.
     """
     path = Path(path)
     if path.is_dir():
-        raise InputError(f"{path}: a folder, expected the JSON file with the annotations")
+        raise InputError(f"{path}: a folder, expected a JSON file with annotations")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a complete JSON file ({error}); write or export it again") from error
 
 
 def write_json(value: Any, path: str | Path, *, overwrite: bool = True) -> None:
-    """Write a JSON file; a reader sees the old one or the new one.
+    """Write a JSON file atomically.
 
     Raises:
-        InputError: a folder is there, or with `overwrite` False a file of other content. It is left as it is.
+        InputError: `path` is a folder, or with `overwrite=False` a file with other content. It stays as it is.
     """
     text = json.dumps(value)
     path = Path(path)
@@ -43,22 +45,27 @@ def write_json(value: Any, path: str | Path, *, overwrite: bool = True) -> None:
     if not overwrite and path.exists():
         if path.is_file() and path.read_bytes() == text.encode():
             return
-        raise InputError(f"{path} is there already, with other content; remove it first if it may be replaced")
+        raise InputError(f"{path} exists with other content; remove it first, if it may be replaced")
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends, and vanishes when it raises."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    """Yield a temporary path that replaces `path` when the block ends, and is removed if the block raises.
+
+    If `path` is a symbolic link, its target is replaced. The file keeps the permissions of the one that it replaces;
+    a new one gets those that the umask allows.
+    """
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    # Not tempfile, whose files are private to the user whatever the umask says.
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        if target.exists():
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

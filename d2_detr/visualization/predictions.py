@@ -1,141 +1,120 @@
-"""Pictures with boxes and masks: the ground truth and what a model found, side by side."""
+"""Drawings of predictions, and of several views of an image side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import count
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from scipy.ndimage import binary_erosion, distance_transform_edt
+from PIL import Image, ImageDraw
 
 from d2_detr.structures.detections import Detections
 from d2_detr.utils.errors import InputError
 from d2_detr.utils.files import atomic_write
-from d2_detr.visualization.figures import literal, save_png
+from d2_detr.visualization.colors import GRAY, class_colors
+from d2_detr.visualization.drawing import draw_detections, resize_detections
+from d2_detr.visualization.text import font_for, shorten
 
-COLOURS = ("#0a7bd6", "#f58231", "#911eb4", "#2aa198", "#e6194b", "#808000", "#c2185b", "#5d4037")
-MASK_OPACITY = 0.45
-FORMATS = (".png", ".jpg", ".jpeg")
-DRAWING_INCHES = 5.0  # of the longer side of a picture on its own
-SMALLEST_DRAWING = 640  # pixels of that side
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+MIN_DRAWING_SIDE = 640  # pixels; smaller images are enlarged to it, so that labels are readable
+VIEW_SIDE = 384  # pixels of a view among many
+MARGIN = 6  # pixels around it
+FONT_SIZE = 12
 
 
 class View(NamedTuple):
-    """One way to see a picture: the truth, or what a model found."""
+    """The objects to draw on an image: its ground truth, or the predictions of a model."""
 
     title: str
-    objects: Detections
+    detections: Detections
     class_names: Sequence[str]
 
 
 class Comparison(NamedTuple):
-    """A picture (H, W, 3), uint8, RGB, and what is to be seen beside each other."""
+    """An image (H, W, 3), RGB, uint8, and its views."""
 
     title: str
-    picture: np.ndarray
+    image: np.ndarray
     views: Sequence[View]
 
 
-def save_comparisons(comparisons: Sequence[Comparison], path: Path, *, columns: int = 1) -> None:
-    """Write one image with all comparisons, all of as many views, `columns` beside each other.
-
-    A class has one colour in all of them, also where the views know it under other numbers.
-    """
-    palette = palette_of(name for comparison in comparisons for view in comparison.views for name in view.class_names)
-    rows, views = -(-len(comparisons) // columns), len(comparisons[0].views)
-    figure = Figure(figsize=(3.2 * views * columns, 3.5 * rows), layout="constrained")
-    # Each has a frame of its own, so that one sees what belongs together.
-    for part, comparison in zip(figure.subfigures(rows, columns, squeeze=False).flat, comparisons, strict=False):
-        part.patch.set(edgecolor="0.75", linewidth=1)
-        part.suptitle(literal(comparison.title), fontsize=8)
-        for axes, view in zip(part.subplots(1, views, squeeze=False).flat, comparison.views, strict=True):
-            # The name of the only class would say nothing, and hide something.
-            draw_objects(axes, comparison.picture, view.objects, view.class_names, palette, named=len(palette) > 1)
-            axes.set_axis_off()
-            axes.set_title(literal(f"{view.title}: {len(view.objects.classes)}"), fontsize=7, loc="left")
-    save_png(figure, path, dpi=120)
-
-
-def save_objects(picture: np.ndarray, objects: Detections, class_names: Sequence[str], path: Path) -> None:
-    """Write a picture (H, W, 3), uint8, RGB, with objects in it, at its own size; a small one is enlarged until the
-    names of classes can be read.
+def save_drawing(image: np.ndarray, detections: Detections, class_names: Sequence[str], path: Path) -> None:
+    """Write an image (H, W, 3), RGB, uint8, with the objects in it.
 
     Raises:
-        InputError: the name does not end with one of FORMATS.
+        InputError: the suffix is not one of FORMATS.
     """
     if path.suffix.lower() not in FORMATS:
-        raise InputError(f"{path}: a drawing is written as {', '.join(FORMATS)}; give it such a name")
-    height, width = picture.shape[:2]
-    zoom = max(1, SMALLEST_DRAWING / max(height, width))
-    drawn = [round(side * zoom) for side in (width, height)]
-    # Names and lines have a size in inches, and so have the same share of every picture. Where inches do not give whole
-    # pixels to the last bit, matplotlib up to 3.10 shifts the picture by one.
-    resolutions = count(round(max(drawn) / DRAWING_INCHES))
-    dpi = next(dpi for dpi in resolutions if all(side / dpi * dpi == side for side in drawn))
-    figure = Figure(figsize=[side / dpi for side in drawn])
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    draw_objects(axes, picture, objects, class_names, palette_of(class_names))
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=dpi, pil_kwargs={"quality": 90})
+        raise InputError(f"{path}: cannot write a drawing in this format; use one of {', '.join(FORMATS)}")
+    drawn = Image.fromarray(image)
+    if max(drawn.size) < MIN_DRAWING_SIDE:
+        size_wh = _resized_wh(drawn, MIN_DRAWING_SIDE)
+        drawn, detections = drawn.resize(size_wh), resize_detections(detections, drawn.size, size_wh)
+    draw_detections(drawn, detections, class_names, class_colors(class_names))
+    _save(drawn, path)
 
 
-def palette_of(class_names: Iterable[str]) -> dict[str, str]:
-    """A colour for each name, in their order."""
-    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(dict.fromkeys(class_names))}
-
-
-def draw_objects(
-    axes: Axes,
-    picture: np.ndarray,
-    objects: Detections,
-    class_names: Sequence[str],
-    palette: Mapping[str, str],
-    *,
-    named: bool = True,
+def save_comparisons(
+    comparisons: Sequence[Comparison], path: Path, *, columns: int = 1, view_side: int = VIEW_SIDE
 ) -> None:
-    """Show a picture with the box, mask, class name (if `named`) and score of each object, in the colour of its class's
-    name."""
-    height, width = picture.shape[:2]
-    colours = [palette[class_names[label]] for label in objects.classes]
-    painted = picture if objects.masks is None else _painted(picture, objects.masks, colours)
-    # Boxes are measured from the corner of the first pixel, not from its middle.
-    axes.imshow(painted, interpolation="nearest", extent=(0, width, height, 0))
-    scores = [None] * len(objects.classes) if objects.scores is None else objects.scores
-    for i, ((x0, y0, x1, y1), label, score) in enumerate(zip(objects.boxes_xyxy, objects.classes, scores, strict=True)):
-        colour = colours[i]
-        if np.isnan(x0):
-            x0, y0 = _inside(objects.masks[i])
-        else:
-            axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1.5))
-        parts = [class_names[label]] * named + ([] if score is None else [f"{score:.2f}"])
-        if not parts:
-            continue
-        above = "bottom" if y0 > max(height, width) / 40 else "top"  # of the corner, where there is room
-        box = {"facecolor": colour, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
-        style = {"color": "white", "fontsize": 5.5, "verticalalignment": above, "bbox": box, "clip_on": True}
-        axes.text(x0, y0, literal(" ".join(parts)), **style, zorder=3 + (score or 0))  # the surer name on top
+    """Write an image of comparisons with the same number of views, in rows of `columns`.
+
+    A class has the same color in all views, whatever its index there.
+
+    Args:
+        view_side: side of the square around a view, in pixels.
+    """
+    names = [name for comparison in comparisons for view in comparison.views for name in view.class_names]
+    colors = class_colors(names)
+    tiles = [_draw_tile(resize_comparison(c, view_side - 2 * MARGIN), colors, view_side) for c in comparisons]
+    rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
+    heights = [max(tile.height for tile in row) for row in rows]
+    canvas = Image.new("RGB", (tiles[0].width * min(columns, len(tiles)), sum(heights)), "white")
+    draw = ImageDraw.Draw(canvas)
+    for row, tiles_of_row in enumerate(rows):
+        for column, tile in enumerate(tiles_of_row):
+            x, y = column * tile.width, sum(heights[:row])
+            canvas.paste(tile, (x, y))
+            draw.rectangle((x, y, x + tile.width - 1, y + heights[row] - 1), outline=GRAY)
+    _save(canvas, path)
 
 
-def _painted(picture: np.ndarray, masks: np.ndarray, colours: Sequence[str]) -> np.ndarray:
-    """The picture (H, W, 3) under half transparent masks (N, H, W), the smaller on top, each with a white outline."""
-    painted = picture.astype(np.float32)
-    for i in np.argsort([-mask.sum() for mask in masks]):
-        mask, colour = masks[i], np.array(to_rgb(colours[i])) * 255
-        painted[mask] = (1 - MASK_OPACITY) * picture[mask] + MASK_OPACITY * colour
-        width = max(1, min(mask.shape) // 300)
-        painted[mask & ~binary_erosion(mask, iterations=width, border_value=1)] = 255
-    return painted.astype(np.uint8)
+def resize_comparison(comparison: Comparison, longer_side: int) -> Comparison:
+    """Resize the image and its objects to a longer side in pixels."""
+    image = Image.fromarray(comparison.image)
+    size_wh = _resized_wh(image, longer_side)
+    views = [v._replace(detections=resize_detections(v.detections, image.size, size_wh)) for v in comparison.views]
+    return comparison._replace(image=np.asarray(image.resize(size_wh, reducing_gap=2)), views=views)
 
 
-def _inside(mask: np.ndarray) -> tuple[float, float]:
-    """x, y of the pixel of a mask that is farthest from its outline and from the border of the picture."""
-    distance = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    y, x = np.unravel_index(distance.argmax(), mask.shape)
-    return float(x), float(y)
+def _draw_tile(comparison: Comparison, colors: dict[str, str], view_side: int) -> Image.Image:
+    """Draw the views of a comparison side by side, with titles above them."""
+    views, line = comparison.views, FONT_SIZE + MARGIN
+    image = Image.fromarray(comparison.image)
+    tile = Image.new("RGB", (view_side * len(views), 2 * line + image.height + 2 * MARGIN), "white")
+    draw = ImageDraw.Draw(tile)
+    _draw_title(draw, comparison.title, 0, MARGIN, tile.width)
+    for i, view in enumerate(views):
+        drawn = image.copy()
+        # The name of the only class would tell nothing and hide something.
+        draw_detections(drawn, view.detections, view.class_names, colors, named=len(colors) > 1)
+        x = i * view_side
+        _draw_title(draw, f"{view.title}: {len(view.detections.classes)}", x, MARGIN + line, view_side)
+        tile.paste(drawn, (x + (view_side - drawn.width) // 2, MARGIN + 2 * line))
+    return tile
+
+
+def _draw_title(draw: ImageDraw.ImageDraw, text: str, x: int, y: int, width: int) -> None:
+    font = font_for(text, FONT_SIZE)
+    draw.text((x + width / 2, y), shorten(text, font, width - 2 * MARGIN), "black", font, anchor="ma")
+
+
+def _resized_wh(image: Image.Image, longer_side: int) -> tuple[int, int]:
+    scale = longer_side / max(image.size)
+    return max(1, round(image.width * scale)), max(1, round(image.height * scale))
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    with atomic_write(path) as temporary:
+        image.save(temporary, FORMATS[path.suffix.lower()], quality=90)

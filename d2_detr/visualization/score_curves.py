@@ -1,4 +1,4 @@
-"""What a threshold on the scores costs and brings: precision against recall, and both against the score."""
+"""Plots of precision, recall and F1."""
 
 from __future__ import annotations
 
@@ -6,35 +6,29 @@ from collections.abc import Mapping
 
 from matplotlib.axes import Axes
 
-from d2_detr.evaluation.matching import Curve
-from d2_detr.visualization.figures import literal
+from d2_detr.evaluation.score_curves import ScoreCurve
+from d2_detr.visualization.colors import GRAY
+from d2_detr.visualization.figures import literal, style_axes
 
-MOST_CLASSES = 10  # that have a line of their own; more than these have one together
+MAX_CLASSES = 10  # with a line for each; with more there is one line for all
 
 
-def draw_precision_recall(axes: Axes, of_classes: Mapping[str, Curve], of_all: Curve) -> None:
-    """A line for each class, and one for all together where there are several."""
-    lines = dict(of_classes) if len(of_classes) <= MOST_CLASSES else {}
-    for name, curve in lines.items():
-        axes.plot(curve.recall, curve.precision, label=literal(name), linewidth=1.2)
+def plot_precision_recall(axes: Axes, class_curves: Mapping[str, ScoreCurve], curve: ScoreCurve) -> None:
+    """Plot a line for each class and, if there are several, one for all together."""
+    lines = dict(class_curves) if len(class_curves) <= MAX_CLASSES else {}
+    for name, class_curve in lines.items():
+        axes.plot(class_curve.recall, class_curve.precision, label=literal(name), linewidth=1.2)
     if len(lines) != 1:
-        axes.plot(of_all.recall, of_all.precision, label="all", color="#888888", linewidth=2.5)
-    _finish(axes, "precision and recall", "recall", "precision")
+        axes.plot(curve.recall, curve.precision, label="all", color=GRAY, linewidth=2.5)
+    style_axes(axes, "precision and recall", "recall", "precision", x_max=1.02, y_max=1.05)
+    axes.legend(fontsize=9, loc="best")
 
 
-def draw_confidence(axes: Axes, curve: Curve) -> None:
-    """Precision, recall and F1 of what has at least a score, and the score with the best F1."""
+def plot_score_curve(axes: Axes, curve: ScoreCurve) -> None:
+    """Plot precision, recall and F1 by score threshold, and mark the best threshold."""
     for name, values in {"precision": curve.precision, "recall": curve.recall, "F1": curve.f1}.items():
         axes.plot(curve.scores, values, label=name, linewidth=2 if name == "F1" else 1.2)
-    axes.axvline(curve.best_threshold, color="#888888", linestyle=":", label=f"best: {curve.best_threshold:.2f}")
-    _finish(axes, "precision, recall, F1 by threshold", "least score", "")
-
-
-def _finish(axes: Axes, title: str, x_label: str, y_label: str) -> None:
-    axes.set_title(title, fontsize=10)
-    axes.set_xlabel(x_label, fontsize=9)
-    axes.set_ylabel(y_label, fontsize=9)
-    axes.set_xlim(0, 1.02)
-    axes.set_ylim(0, 1.05)
-    axes.grid(alpha=0.3)
+    if (best := curve.best_threshold) is not None:
+        axes.axvline(best, color=GRAY, linestyle=":", label=f"best: {best:.2f}")
+    style_axes(axes, "precision, recall and F1 by threshold", "score threshold", x_max=1.02, y_max=1.05)
     axes.legend(fontsize=9, loc="best")

@@ -1,4 +1,4 @@
-"""The pictures that a model learns from, as it sees them: flipped, cropped, resized, with the objects to be found."""
+"""Training images as the model sees them: augmented, with the objects that it learns to predict."""
 
 from __future__ import annotations
 
@@ -8,41 +8,39 @@ from pathlib import Path
 
 import numpy as np
 
-from d2_detr.data.datasets.classes import names_of_rows
+from d2_detr.data.images import convert_rgb
 from d2_detr.data.mapper import DetrDatasetMapper
-from d2_detr.inference.attention import sample_evenly
+from d2_detr.data.sampling import sample_evenly
 from d2_detr.structures.conversions import detections_from_targets
+from d2_detr.structures.dataset import Dataset
 from d2_detr.visualization.predictions import Comparison, View, save_comparisons
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 
-FILE_NAME = "training_pictures.png"
+TRAINING_IMAGES = "training_pictures.png"
 NUMBER, COLUMNS = 8, 4
 
 
-def save_training_pictures(cfg: CfgNode, path: Path) -> None:
-    """Write one image of pictures spread over the first training set, each as one iteration may have it.
+def save_training_images(cfg: CfgNode, dataset: Dataset, path: Path) -> None:
+    """Write an image of some training images, each as one iteration may see it.
 
-    The random numbers of the training stay as they are.
+    The state of the random number generator is preserved.
     """
-    name = cfg.DATASETS.TRAIN[0]
-    mapper, class_names = DetrDatasetMapper(cfg, is_train=True), names_of_rows(cfg, name)
+    mapper = DetrDatasetMapper(cfg, is_train=True)
     comparisons = []
-    with _random_numbers_kept():
-        for record in sample_evenly(DatasetCatalog.get(name), NUMBER):
+    with _preserved_random_state():
+        for record in sample_evenly(dataset.records, NUMBER):
             inputs = mapper(record)
-            picture = inputs["image"].numpy().transpose(1, 2, 0)
-            picture = picture[:, :, ::-1] if cfg.INPUT.FORMAT == "BGR" else picture
-            view = View("to find", detections_from_targets(inputs["instances"]), class_names)
-            height, width = picture.shape[:2]
-            comparisons.append(Comparison(f"{Path(record['file_name']).name}, {width} x {height}", picture, [view]))
+            image = convert_rgb(inputs["image"].permute(1, 2, 0).numpy(), cfg.INPUT.FORMAT)
+            view = View("ground truth", detections_from_targets(inputs["instances"]), dataset.label_map.names)
+            height, width = image.shape[:2]
+            comparisons.append(Comparison(f"{Path(record['file_name']).name}, {width} x {height}", image, [view]))
     save_comparisons(comparisons, path, columns=COLUMNS)
 
 
 @contextmanager
-def _random_numbers_kept() -> Iterator[None]:
-    """Augmentations draw from numpy's."""
+def _preserved_random_state() -> Iterator[None]:
+    """Restore the state of numpy's generator, from which augmentations draw."""
     state = np.random.get_state()
     try:
         yield

@@ -1,76 +1,101 @@
-"""A whole run, in every process of the group: from a config to a trained or an evaluated model."""
+"""A training, in every process of the group: from a config to a trained model and its report."""
 
 from __future__ import annotations
 
 import logging
-import shlex
 from pathlib import Path
+from typing import Any
 
-from d2_detr.checkpoint.checkpointer import DetrCheckpointer
-from d2_detr.data.datasets.classes import dataset_label_map
-from d2_detr.engine.distributed import as_many_processes
-from d2_detr.engine.trainer import Trainer, panoptic_quality, results_file
+from d2_detr.checkpoint.checkpointer import BEST, load_model
+from d2_detr.checkpoint.read import read_checkpoint
+from d2_detr.engine.distributed import num_gpus_option
+from d2_detr.engine.trainer import Trainer
+from d2_detr.evaluation.evaluate import panoptic_quality, results_file
 from d2_detr.report.contents import write_report
+from d2_detr.utils.command_line import command
 from d2_detr.utils.errors import InputError
-from d2_detr.visualization.training_images import FILE_NAME, save_training_pictures
-from d2_detr.workflows.setup import is_begun, setup
+from d2_detr.visualization.curves import read_metrics
+from d2_detr.visualization.training_images import TRAINING_IMAGES, save_training_images
+from d2_detr.workflows.prepare_run import has_checkpoint, prepare_run
 
 from detectron2.config import CfgNode
-from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
 
 
-def train(cfg: CfgNode, *, resume: bool = False) -> dict | None:
+def train(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
     """Train, evaluate and report in cfg.OUTPUT_DIR.
 
     Args:
-        resume: go on from the last checkpoint there, if there is one.
+        cfg: the config as it was loaded.
+        resume: continue from the last checkpoint in OUTPUT_DIR, if there is one.
 
     Returns:
-        The last evaluation, in the main process.
+        In the main process, the evaluation of the best model: {"bbox": {"AP": ...}, ...}.
 
     Raises:
-        InputError: without `resume`, a training has left its checkpoints there.
+        InputError: without `resume`, OUTPUT_DIR contains a training; or see prepare_run.
+        KeyboardInterrupt: interrupted by the user; what was learned is saved.
     """
-    if is_begun(cfg.OUTPUT_DIR) and not resume:
+    if has_checkpoint(cfg.OUTPUT_DIR) and not resume:
         raise InputError(
-            f"{cfg.OUTPUT_DIR} holds a training; go on with it (finetune.py --continue, train_net.py --resume), "
-            "evaluate it (train_net.py --eval-only), or write to another folder"
+            f"{cfg.OUTPUT_DIR} contains a training; continue it "
+            f"({command('finetune', '--continue', '--output', cfg.OUTPUT_DIR)}), evaluate it "
+            f"({command('evaluate', '--config', Path(cfg.OUTPUT_DIR) / 'config.yaml')}), or give another --output"
         )
-    trainer = Trainer(setup(cfg, resume=resume))
+    cfg, datasets = prepare_run(cfg, resume=resume)
+    trainer = Trainer(cfg, datasets)
     trainer.resume_or_load(resume=resume)
     if trainer.start_iter >= trainer.max_iter:
-        logger.info("The training in %s is complete: it is evaluated again, no more", cfg.OUTPUT_DIR)
+        logger.info("The training in %s is complete: it is only evaluated again", cfg.OUTPUT_DIR)
     if cfg.TEST.REPORT and comm.is_main_process() and not trainer.start_iter:
-        save_training_pictures(trainer.cfg, Path(cfg.OUTPUT_DIR) / FILE_NAME)
-        logger.info("The training pictures as the model sees them: %s", Path(cfg.OUTPUT_DIR) / FILE_NAME)
+        path = Path(cfg.OUTPUT_DIR) / TRAINING_IMAGES
+        save_training_images(cfg, datasets.train[0], path)
+        logger.info("Training images as the model sees them: %s", path)
     try:
-        return trainer.train()
+        results = trainer.train()
     except KeyboardInterrupt:
-        command = shlex.join(["--continue", "--output-dir", cfg.OUTPUT_DIR, *as_many_processes()])
-        if trainer.checkpointer.saved_last or trainer.start_iter:
-            logger.info("Interrupted. To go on: python tools/finetune.py %s", command)
-        else:
-            logger.info(
-                "Interrupted before there was anything to keep. To begin anew: python tools/finetune.py %s", command
-            )
+        _log_interruption(trainer)
         raise
-
-
-def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict | None:
-    """Evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint in cfg.OUTPUT_DIR; report in `inference` there."""
-    cfg = setup(cfg, evaluation_only=True, resume=resume)
-    model = Trainer.build_model(cfg)
-    label_map = dataset_label_map(cfg.DATASETS.TEST[0])
-    checkpointer = DetrCheckpointer(model, cfg.OUTPUT_DIR, label_map=label_map, may_reinitialize=())
-    weights = checkpointer.get_checkpoint_file() if resume and is_begun(cfg.OUTPUT_DIR) else cfg.MODEL.WEIGHTS
-    checkpointer.load(weights)
-    results = Trainer.test(cfg, model)
-    if comm.is_main_process():
-        verify_results(cfg, results)
-        if cfg.TEST.REPORT:
-            found = {"results_file": results_file(cfg), "panoptic_quality": panoptic_quality(cfg, results)}
-            write_report(Path(cfg.OUTPUT_DIR) / "inference" / "report.html", cfg, model.eval(), weights, **found)
+    if cfg.TEST.REPORT and comm.is_main_process():
+        try:
+            _report(trainer)
+        except Exception:  # a failing report must not make hours of training look lost
+            logger.exception("The training is complete, but its report failed")
     return results
+
+
+def _log_interruption(trainer: Trainer) -> None:
+    output = trainer.cfg.OUTPUT_DIR
+    again = command("finetune", "--continue", "--output", output, *num_gpus_option())
+    if trainer.checkpointer.saved_last or trainer.start_iter:
+        logger.info("Interrupted. To continue: %s", again)
+    else:
+        logger.info("Interrupted before there was anything to save. To start again: %s", again)
+    if (Path(output) / "report.html").is_file():
+        logger.info("%s/report.html is from before this part of the training", output)
+
+
+def _report(trainer: Trainer) -> None:
+    """Write report.html about the best model, or about the last one if none is kept."""
+    cfg, datasets, best, output = trainer.cfg, trainer.datasets, trainer.best, Path(trainer.cfg.OUTPUT_DIR)
+    if best and best.best_iteration >= 0:
+        name, results, evaluation, iteration = BEST, best.best_results_file, best.best_evaluation, best.best_iteration
+    else:
+        name, results, evaluation = "model_final", results_file(cfg), trainer._last_eval_results
+        iteration = trainer.iter - 1
+    weights, metrics = output / f"{name}.pth", output / "metrics.json"
+    logger.info("Writing the report about %s", weights.name)
+    write_report(
+        output / "report.html",
+        cfg,
+        load_model(cfg, read_checkpoint(weights)),
+        weights,
+        dataset=datasets.test[0] if datasets.test else None,
+        train_datasets=datasets.train,
+        results_file=results,
+        panoptic_quality=panoptic_quality(cfg, evaluation),
+        metrics=read_metrics(metrics) if metrics.is_file() else (),
+        iteration=iteration,
+    )

@@ -1,4 +1,4 @@
-"""State dicts of DETR of any size, without the memory that they would need."""
+"""State dicts of DETR of any size, which take almost no memory."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def architecture(depth=50, stages=4, enc=2, dec=2, rows=5, pre_norm=False, masks
         num_queries=6,
         class_rows=rows,
         mask_head=MaskSizes(8, CHANNELS[depth][2::-1]) if masks else None,
-        parameters=0,
+        num_parameters=0,
     )
 
 
-def common_state(a: Architecture) -> StateDict:
-    """Every tensor holds values of its own; large ones the same number everywhere, which takes no memory."""
+def canonical_state(a: Architecture) -> StateDict:
+    """Fill every tensor with its own values; large ones with one value, which takes no memory."""
     return {name: _tensor(name, tuple(shape)) for name, shape in expected_shapes(a).items()}
 
 

@@ -1,4 +1,4 @@
-"""Which row of a class head is which class."""
+"""Rules for which row of a class head is which class."""
 
 import pytest
 import torch
@@ -8,48 +8,19 @@ from d2_detr.checkpoint.layouts import Format
 from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError
 
-# The category ids that COCO's annotations use, written out from its list of names: person 1 .. toothbrush 90.
+# Category ids of COCO's instance annotations: person 1 .. toothbrush 90.
 COCO_IDS = [
     *range(1, 12), *range(13, 26), 27, 28, *range(31, 45), *range(46, 66), 67, 70, *range(72, 83), *range(84, 91)
 ]  # fmt: skip
-# And those of its stuff: banner 92 .. rug 200.
+# Followed by the ids of its stuff categories: banner 92 .. rug 200.
 PANOPTIC_IDS = [
-    *COCO_IDS,
-    92,
-    93,
-    95,
-    100,
-    107,
-    109,
-    112,
-    118,
-    119,
-    122,
-    125,
-    128,
-    130,
-    133,
-    138,
-    141,
-    144,
-    145,
-    *range(147, 150),
-    151,
-    *range(154, 157),
-    159,
-    161,
-    166,
-    168,
-    171,
-    *range(175, 179),
-    180,
-    181,
-    *range(184, 201),
-]
+    *COCO_IDS, 92, 93, 95, 100, 107, 109, 112, 118, 119, 122, 125, 128, 130, 133, 138, 141, 144, 145, *range(147, 150),
+    151, *range(154, 157), 159, 161, 166, 168, 171, *range(175, 179), 180, 181, *range(184, 201),
+]  # fmt: skip
 
 
 def read(rows, format=Format.NATIVE, **known):
-    """Rows that are kept, without no-object, and the ids that they stand for; every row holds its own number."""
+    """Return the kept rows without no-object, and their category ids. The values of a row are its number."""
     bias = torch.arange(rows).float()
     head, _ = read_head(bias[:, None].repeat(1, 4), bias, format, **known)
     assert head.bias[-1] == rows - 1, "no-object is the last row"
@@ -88,36 +59,36 @@ def counted(start, stop):
     ],
     ids=lambda value: str(value) if isinstance(value, int | dict) else "",
 )
-def test_the_rows_of_a_native_head(rows, known, expected):
+def test_rows_of_a_native_head(rows, known, expected):
     assert len(COCO_IDS) == 80 and len(PANOPTIC_IDS) == 133
     assert read(rows, **known) == expected
 
 
 @pytest.mark.parametrize("format", [Format.PLUGIN, Format.WRAPPER])
 @pytest.mark.parametrize("rows", [2, 3, 80, 81, 91, 92])
-def test_the_plugin_and_the_wrapper_count_their_classes_without_gaps(format, rows):
+def test_plugin_and_wrapper_ids_are_contiguous(format, rows):
     assert read(rows, format)[0] == list(range(rows - 1))
     assert read(rows, format, num_classes=rows - 1)[0] == list(range(rows - 1))
     with pytest.raises(AmbiguousClassHead):
         read(rows, format, num_classes=rows)
 
 
-def test_a_wrapper_checkpoint_converted_from_a_native_one_of_one_class_can_be_put_right():
+def test_first_class_id_overrides_the_wrapper_layout():
     assert read(3, Format.WRAPPER, first_class_id=1) == counted(1, 2)
 
 
-def test_labels_of_hugging_face_decide_and_its_counted_rows_keep_the_ids_of_the_annotations():
+def test_hugging_face_labels_set_rows_and_category_ids():
     assert read(4, Format.HUGGING_FACE, label_map=LabelMap((3, 7, 20))) == ([0, 1, 2], [3, 7, 20])
     assert read(4, Format.HUGGING_FACE, label_map=LabelMap((1, 2))) == ([1, 2], [1, 2]), "row 0 is N/A"
 
 
 @pytest.mark.parametrize("rows", [3, 4, 80, 90, 93, 250])
-def test_rows_that_do_not_decide_are_refused_with_both_readings(rows):
-    with pytest.raises(AmbiguousClassHead, match=rf"{rows} rows is of {rows - 1} classes .*--first-class-id 0 or 1"):
+def test_ambiguous_rows_are_refused_with_both_readings(rows):
+    with pytest.raises(AmbiguousClassHead, match=rf"{rows} rows has {rows - 1} classes .*--first-class-id 0 or 1"):
         read(rows)
 
 
-def test_of_80_rows_it_is_said_that_coco_has_81():
+def test_80_rows_are_refused_with_a_hint_at_coco():
     with pytest.raises(AmbiguousClassHead, match="80 classes have 81 rows"):
         read(80)
 
@@ -128,37 +99,22 @@ def test_rows_that_do_not_fit_the_model_are_refused(rows, num_classes):
         read(rows, num_classes=num_classes)
 
 
-def test_one_row_of_no_object_and_one_unused_leave_no_class():
-    with pytest.raises(InputError, match="has no class"):
+def test_head_without_a_class_is_refused():
+    with pytest.raises(InputError, match="leaves no class"):
         read(2, first_class_id=1)
 
 
-def test_the_sentence_says_what_was_kept():
+def test_note_counts_the_kept_rows():
     bias = torch.zeros(92)
-    assert "of 92 rows 81 kept, 80 classes" in read_head(bias[:, None], bias, Format.NATIVE)[1]
+    assert "81 of 92 rows kept, 80 classes" in read_head(bias[:, None], bias, Format.NATIVE)[1]
 
 
-@pytest.mark.parametrize(
-    "content",
-    [{"ids": [1]}, {"ids": [1], "names": ["a", "b"]}, {"ids": ["x"], "names": []}, [1], {"ids": [1, 1], "names": []}],
-    ids=["no_names", "lengths", "no_number", "a_list", "twice"],
-)
-def test_a_label_map_that_makes_no_sense_is_refused(content):
-    with pytest.raises(InputError, match="label.map"):
-        LabelMap.from_dict(content)
-
-
-def test_a_label_map_survives_its_way_through_a_checkpoint():
-    label_map = LabelMap((3, 7), ("disc", "square"))
-    assert LabelMap.from_dict(label_map.to_dict()) == label_map
-
-
-def test_coco_has_its_80_names():
+def test_coco_ids_and_names():
     coco = LabelMap.coco()
     assert list(coco.ids) == COCO_IDS and coco.names[0] == "person" and coco.names[-1] == "toothbrush"
 
 
-def test_rows_by_id_score_nothing_in_the_gaps():
+def test_unused_rows_by_id_have_probability_0():
     head = ClassHead(torch.ones(3, 2), torch.tensor([1.0, 2.0, 3.0]), LabelMap((1, 4)))
     weight, bias = head.rows_by_id()
     assert bias.tolist() == [-1e4, 1.0, -1e4, -1e4, 2.0, 3.0] and weight[[0, 2, 3]].abs().sum() == 0

@@ -1,4 +1,4 @@
-"""Conversion between the layouts: bit-exact both ways, with an account of every key."""
+"""Conversion between layouts is bit-exact in both directions, and every key is reported."""
 
 import copy
 
@@ -7,13 +7,13 @@ import torch
 import torchvision
 from hypothesis import given, settings
 
-from d2_detr.checkpoint.class_head import NOTHING
-from d2_detr.checkpoint.convert import CLASS_HEAD, Format, convert, detect_format, imagenet_to_plugin
-from d2_detr.checkpoint.layouts import from_canonical
+from d2_detr.checkpoint.class_head import UNUSED_LOGIT
+from d2_detr.checkpoint.convert import CLASS_HEAD, convert
+from d2_detr.checkpoint.layouts import Format, detect_format, from_canonical, to_canonical
 from d2_detr.modeling.backbone import TorchvisionResNet
 from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError
-from tests.checkpoint.states import architecture, architectures, assert_same, common_state
+from tests.checkpoint.states import architecture, architectures, assert_same, canonical_state
 
 DETR_FORMATS = [format for format in Format if format is not Format.IMAGENET]
 formats = pytest.mark.parametrize("format", DETR_FORMATS, ids=lambda format: format.value)
@@ -21,7 +21,7 @@ targets = pytest.mark.parametrize("to", DETR_FORMATS, ids=lambda format: f"to-{f
 
 
 def state(format=Format.NATIVE, **sizes):
-    return from_canonical(common_state(architecture(**sizes)), format)
+    return from_canonical(canonical_state(architecture(**sizes)), format)
 
 
 def head(state_dict, name="bias"):
@@ -33,16 +33,16 @@ def head(state_dict, name="bias"):
 
 @settings(max_examples=10, deadline=None)
 @given(architectures())
-def test_there_and_back_is_bit_exact_for_every_size_and_backbone(sizes):
-    common = common_state(sizes)
+def test_round_trip_is_bit_exact_for_all_sizes_and_backbones(sizes):
+    canonical = canonical_state(sizes)
     for format in DETR_FORMATS:
         if format is Format.HUGGING_FACE and sizes.pre_norm:
             continue
-        native = from_canonical(common, Format.NATIVE)
-        there, report = convert(native, format, first_class_id=0)
-        assert detect_format(there) is format
+        native = from_canonical(canonical, Format.NATIVE)
+        converted, report = convert(native, format, first_class_id=0)
+        assert detect_format(converted) is format
         assert sorted(report.converted) == sorted(native) and report.dropped == []
-        back, _ = convert(there, Format.NATIVE, first_class_id=0)
+        back, _ = convert(converted, Format.NATIVE, first_class_id=0)
         assert_same(back, native)
 
 
@@ -58,7 +58,7 @@ def test_every_format_converts_to_every_other(format, to):
 
 
 @formats
-def test_what_is_not_of_detr_is_dropped_and_named(format):
+def test_tensors_of_other_modules_are_dropped_and_named(format):
     source = state(format) | {"criterion.empty_weight": torch.ones(4), "ema.decay": torch.ones(())}
     converted, report = convert(source, Format.PLUGIN, first_class_id=0)
     assert sorted(report.dropped) == ["criterion.empty_weight", "ema.decay"]
@@ -67,12 +67,12 @@ def test_what_is_not_of_detr_is_dropped_and_named(format):
 
 
 @formats
-def test_a_prefix_of_parallel_training_is_taken_off(format):
+def test_prefix_of_parallel_training_is_removed(format):
     source = {f"module.{name}": tensor for name, tensor in state(format).items()}
     assert_same(convert(source, Format.PLUGIN, first_class_id=0)[0], state(Format.PLUGIN))
 
 
-def test_the_names_of_the_wrapper_are_detectron2s():
+def test_wrapper_uses_detectron2_names():
     names = state(Format.WRAPPER, masks=True)
     for name in [
         "detr.detr.backbone.0.backbone.stem.conv1.norm.running_var",
@@ -85,7 +85,7 @@ def test_the_names_of_the_wrapper_are_detectron2s():
     assert "detr.backbone.0.backbone.res4.5.conv2.norm.weight" in state(Format.WRAPPER)
 
 
-def test_the_names_of_hugging_face_are_those_of_its_files():
+def test_hugging_face_uses_the_names_of_its_files():
     names = state(Format.HUGGING_FACE)
     for name in [
         "model.backbone.conv_encoder.model.layer1.0.downsample.1.running_mean",
@@ -102,14 +102,14 @@ def test_the_names_of_hugging_face_are_those_of_its_files():
     assert "mask_head.lay1.weight" in state(Format.HUGGING_FACE, masks=True)
 
 
-def test_queries_keys_and_values_are_the_thirds_of_torchs_projection():
+def test_queries_keys_and_values_are_thirds_of_in_proj():
     native, theirs = state(), state(Format.HUGGING_FACE)
-    whole = native["transformer.decoder.layers.1.multihead_attn.in_proj_weight"]
-    for part, letter in zip(whole.split(8), "qkv", strict=True):
+    in_proj = native["transformer.decoder.layers.1.multihead_attn.in_proj_weight"]
+    for part, letter in zip(in_proj.split(8), "qkv", strict=True):
         assert torch.equal(theirs[f"model.decoder.layers.1.encoder_attn.{letter}_proj.weight"], part)
 
 
-def test_the_names_that_transformers_5_has_in_memory_are_read():
+def test_transformers_5_names_in_memory_are_read():
     source = {}
     for name, tensor in state(Format.HUGGING_FACE).items():
         name = name.replace("backbone.conv_encoder.", "backbone.").replace("out_proj", "o_proj")
@@ -117,7 +117,7 @@ def test_the_names_that_transformers_5_has_in_memory_are_read():
     assert_same(convert(source, Format.NATIVE, first_class_id=0)[0], state())
 
 
-def test_hugging_faces_own_resnet_is_read():
+def test_hugging_face_resnet_without_timm_is_read():
     body = "model.backbone.conv_encoder.model."
     renamed = {
         "conv1.weight": "embedder.embedder.convolution.weight",
@@ -136,7 +136,7 @@ def test_hugging_faces_own_resnet_is_read():
 # ---- the class head
 
 
-def test_cocos_92_rows_become_81_and_come_back_as_92_of_which_11_score_nothing():
+def test_92_coco_rows_become_81_and_return_with_11_unused():
     native = state(rows=92)
     plugin, report = convert(native, Format.PLUGIN)
     assert len(head(plugin)) == 81 and report.label_map == LabelMap.coco()
@@ -145,16 +145,20 @@ def test_cocos_92_rows_become_81_and_come_back_as_92_of_which_11_score_nothing()
     used = [*LabelMap.coco().ids, 91]
     assert torch.equal(head(back)[used], head(native)[used])
     unused = sorted(set(range(92)) - set(used))
-    assert len(unused) == 11 and (head(back)[unused] == NOTHING).all() and (head(back, "weight")[unused] == 0).all()
+    assert (
+        len(unused) == 11 and (head(back)[unused] == UNUSED_LOGIT).all() and (head(back, "weight")[unused] == 0).all()
+    )
     assert any("11 rows of unused ids added" in note for note in report.notes)
 
 
-def test_the_251_rows_of_cocos_panoptic_heads_become_134_and_come_back_as_251():
+def test_251_coco_panoptic_rows_become_134_and_return_as_251():
     native = state(rows=251, masks=True)
     plugin, report = convert(native, Format.PLUGIN)
     ids = LabelMap.coco_panoptic().ids
     assert len(head(plugin)) == 134 and report.label_map == LabelMap.coco_panoptic()
-    assert torch.equal(head(plugin)[[0, 80, 132, 133]], head(native)[[1, 92, 200, 250]]), "person, banner, rug, none"
+    assert torch.equal(head(plugin)[[0, 80, 132, 133]], head(native)[[1, 92, 200, 250]]), (
+        "person, banner, rug, no-object"
+    )
     for format in (Format.NATIVE, Format.HUGGING_FACE):
         back, _ = convert(plugin, format, label_map=report.label_map)
         again, _ = convert(back, Format.PLUGIN)
@@ -176,7 +180,7 @@ def test_the_251_rows_of_cocos_panoptic_heads_become_134_and_come_back_as_251():
     ],
     ids=["missing", "shape", "no_pyramid", "no_heads"],
 )
-def test_half_a_mask_head_is_refused_by_name(damage, message):
+def test_incomplete_mask_head_is_refused_by_name(damage, message):
     source = state(masks=True)
     damage(source)
     with pytest.raises(InputError, match=message):
@@ -184,7 +188,7 @@ def test_half_a_mask_head_is_refused_by_name(damage, message):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_rows_that_came_back_change_no_probability(dtype):
+def test_rows_added_in_a_round_trip_change_no_probability(dtype):
     plugin = state(Format.PLUGIN, rows=81)
     native, _ = convert(plugin, Format.NATIVE)
     states = 3 * torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
@@ -199,7 +203,7 @@ def test_rows_that_came_back_change_no_probability(dtype):
     assert theirs.sum(-1).sub(theirs[:, used].sum(-1)).abs().max() < 1e-6
 
 
-def test_classes_with_gaps_in_their_ids_go_to_native_by_id_and_come_back_bit_exact():
+def test_round_trip_of_ids_with_gaps_is_bit_exact():
     plugin, label_map = state(Format.PLUGIN, rows=4), LabelMap((3, 7, 20), ("disc", "square", "triangle"))
     native, report = convert(plugin, Format.NATIVE, label_map=label_map)
     assert len(head(native)) == 22 and torch.equal(head(native)[[3, 7, 20, 21]], head(plugin))
@@ -208,14 +212,14 @@ def test_classes_with_gaps_in_their_ids_go_to_native_by_id_and_come_back_bit_exa
     assert report.label_map == label_map
 
 
-def test_ids_that_would_need_thousands_of_rows_are_counted_anew_and_it_is_said():
+def test_large_category_ids_are_replaced_with_a_note():
     label_map = LabelMap((5, 1_000_003), ("a", "b"))
     native, report = convert(state(Format.PLUGIN, rows=3), Format.NATIVE, label_map=label_map)
     assert len(head(native)) == 3 and any("1000003" in note for note in report.notes)
     assert report.label_map == LabelMap((0, 1), ("a", "b"))
 
 
-def test_hugging_face_has_cocos_head_by_id_and_any_other_counted():
+def test_hugging_face_rows_are_by_id_only_for_coco():
     coco, _ = convert(state(rows=92), Format.HUGGING_FACE)
     assert len(head(coco)) == 92
     label_map = LabelMap((3, 7, 20), ("disc", "square", "triangle"))
@@ -224,34 +228,34 @@ def test_hugging_face_has_cocos_head_by_id_and_any_other_counted():
 
 
 @formats
-def test_without_its_class_head_nothing_else_is_missing(format):
+def test_removed_class_head_is_the_only_difference(format):
     converted, report = convert(state(format, rows=80), Format.PLUGIN, remove_class_head=True)
     removed = {f"detr.{name}" for name in CLASS_HEAD}
     assert_same(converted, {k: t for k, t in state(Format.PLUGIN, rows=80).items() if k not in removed})
     assert "class head removed" in report.notes and report.label_map is None
 
 
-def test_a_model_without_class_head_converts_and_an_edit_of_it_is_an_error():
+def test_model_without_class_head_converts_unchanged():
     source = {name: tensor for name, tensor in state().items() if name not in CLASS_HEAD}
     assert_same(convert(source, Format.NATIVE)[0], source)
-    with pytest.raises(InputError, match="no class head"):
+    with pytest.raises(InputError, match="the source has no class head"):
         convert(source, Format.NATIVE, keep_classes=["person"])
 
 
-def test_classes_that_are_kept_are_those_named_in_the_order_given():
+def test_kept_classes_are_in_the_given_order():
     native = state(rows=92)
     plugin, report = convert(native, Format.PLUGIN, keep_classes=["dog", "person"])
     assert torch.equal(head(plugin), head(native)[[18, 1, 91]])
     assert report.label_map == LabelMap((0, 1), ("dog", "person"))
 
 
-def test_a_class_that_is_not_there_is_refused_by_name():
-    with pytest.raises(InputError, match="class unicorn: not in the head, which knows person, bicycle"):
+def test_unknown_class_is_refused_by_name():
+    with pytest.raises(InputError, match="class unicorn: not in the head; its classes are person, bicycle"):
         convert(state(rows=92), Format.PLUGIN, keep_classes=["person", "unicorn"])
 
 
-def test_a_new_head_has_the_size_asked_for_and_knows_no_object_and_is_the_same_at_every_call():
-    source = state(rows=80)  # which cannot be read, and need not be
+def test_new_head_keeps_no_object_and_is_deterministic():
+    source = state(rows=80)  # ambiguous, but only the row of no-object is read
     converted, report = convert(source, Format.PLUGIN, new_classes=3)
     assert head(converted, "weight").shape == (4, 8)
     assert torch.equal(head(converted)[-1], head(source)[-1])
@@ -264,19 +268,20 @@ def test_a_new_head_has_the_size_asked_for_and_knows_no_object_and_is_the_same_a
 
 
 @pytest.mark.parametrize("depth", [18, 50])
-def test_imagenet_weights_have_the_names_of_the_backbone_and_the_classifier_is_dropped(depth):
+def test_imagenet_weights_get_backbone_names(depth):
     with torch.device("meta"):  # names and shapes are enough
         source = getattr(torchvision.models, f"resnet{depth}")(weights=None).state_dict()
         backbone = TorchvisionResNet(depth=depth, norm="BN", freeze_at=0).state_dict()
-    converted, report = imagenet_to_plugin(source)
-    assert report.dropped == ["fc.weight", "fc.bias"]
+    canonical, accounts = to_canonical(source, Format.IMAGENET)
+    converted = from_canonical(canonical, Format.PLUGIN)
+    assert [name for name, new_name in accounts.items() if new_name is None] == ["fc.weight", "fc.bias"]
     assert list(converted) == [f"detr.backbone.0.{name}" for name in backbone]
     assert converted["detr.backbone.0.body.conv1.weight"] is source["conv1.weight"]
-    with pytest.raises(InputError, match="backbone alone"):
+    with pytest.raises(InputError, match="only a backbone"):
         convert(source, Format.NATIVE)
 
 
-# ---- refused
+# ---- errors
 
 
 def without(name, **sizes):
@@ -291,7 +296,7 @@ def without(name, **sizes):
         (without("input_proj.weight"), r"input_proj\.weight is missing"),
         (without("transformer.encoder.layers.0.norm1.bias"), r"1 of \d+ tensors are missing, first .*norm1\.bias"),
         (without("backbone.0.body.layer3.4.conv2.weight"), r"missing, first backbone.*layer3\.4\.conv2"),
-        (without("class_embed.bias"), r"half a class head: class_embed\.weight"),
+        (without("class_embed.bias"), r"incomplete class head: only class_embed\.weight"),
         (state() | {"bbox_embed.layers.2.weight": torch.zeros(3, 8)}, r"layers\.2\.weight has the shape \(3, 8\)"),
         (state() | {"input_proj.weight": torch.zeros(8)}, r"input_proj\.weight has the shape \(8,\)"),
         (state(pre_norm=True), "pre-norm"),
@@ -301,21 +306,21 @@ def without(name, **sizes):
         "wrong_dimensions", "pre_norm",
     ],
 )  # fmt: skip
-def test_what_cannot_be_converted_is_refused_by_name(source, message):
+def test_unconvertible_state_dict_is_refused_by_name(source, message):
     with pytest.raises(InputError, match=message):
         convert(source, Format.HUGGING_FACE, first_class_id=0)
 
 
-def test_a_projection_without_its_fellows_and_two_tensors_for_one_place_are_refused():
+def test_missing_projection_and_duplicate_tensor_are_refused():
     theirs = state(Format.HUGGING_FACE)
     key = "model.encoder.layers.1.self_attn.{}_proj.weight"
-    with pytest.raises(InputError, match=r"k_proj\.weight is missing beside"):
+    with pytest.raises(InputError, match=r"k_proj\.weight is missing, but .*q_proj\.weight is present"):
         convert({name: t for name, t in theirs.items() if name != key.format("k")}, Format.NATIVE)
     twice = theirs | {"model.backbone.model.conv1.weight": torch.zeros(64, 3, 7, 7)}
     with pytest.raises(InputError, match=r"second tensor for backbone\.0\.body\.conv1\.weight"):
         convert(twice, Format.NATIVE)
 
 
-def test_a_head_that_can_be_read_in_two_ways_is_refused_with_the_remedy():
-    with pytest.raises(InputError, match=r"3 rows is of 2 classes .* or of 1 class .*--first-class-id 0 or 1"):
+def test_ambiguous_head_is_refused_with_the_remedy():
+    with pytest.raises(InputError, match=r"3 rows has 2 classes .* or 1 class .*--first-class-id 0 or 1"):
         convert(state(rows=3), Format.PLUGIN)

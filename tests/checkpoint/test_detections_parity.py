@@ -1,8 +1,8 @@
 """Parity with the official Detectron2 wrapper and with Hugging Face's DETR, through the converter.
 
-A checkpoint of theirs, converted, gives the same detections here, and ten steps of the optimizer from it lead to the
-same parameters. The figures were recorded by tests/reference/record_wrapper.py and record_huggingface.py, from
-checkpoints that are filled by the rule of tests/reference/native.py under their own names.
+A converted checkpoint gives the same detections as the reference, and ten optimizer steps from it lead to the same
+parameters. The values were recorded by tests/reference/record_wrapper.py and record_huggingface.py, from
+checkpoints filled by the rule of tests/reference/native.py under their own names.
 """
 
 from dataclasses import dataclass
@@ -11,9 +11,10 @@ import pytest
 import torch
 from torchvision.ops import box_convert
 
-from d2_detr.checkpoint.convert import Format, convert
+from d2_detr.checkpoint.convert import convert
+from d2_detr.checkpoint.layouts import Format
+from d2_detr.config import load_config
 from d2_detr.engine.optimizer import build_optimizer, is_backbone
-from d2_detr.workflows.setup import load_config
 from tests.reference import native
 
 from detectron2.modeling import build_model
@@ -24,10 +25,10 @@ from detectron2.structures import Boxes, Instances
 class Reference:
     format: Format
     models: tuple[str, ...]
-    sizes_hw: list  # of the pictures for detection, and for training
-    small_sizes_hw: list
-    dropped: tuple[str, ...]  # tensors of a checkpoint that are no part of DETR
-    training: tuple[str, ...]  # options that train as they do
+    sizes_hw: list  # of images for detection
+    small_sizes_hw: list  # of images for training
+    dropped: tuple[str, ...]  # tensors of a checkpoint that are not a part of DETR
+    training: tuple[str, ...]  # options that train like the reference
 
 
 REFERENCES = {
@@ -48,13 +49,13 @@ REFERENCES = {
         training=("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.1", "MODEL.BACKBONE.FREEZE_AT", "0"),
     ),
 }
-# Which layers of the decoder have a loss.
+# (reference, decoder layers with a loss)
 TRAININGS = [("wrapper", "all"), ("huggingface", "last"), ("huggingface", "all")]
 
 
 @pytest.fixture(scope="module", params=[(r, m) for r in REFERENCES for m in REFERENCES[r].models], ids="-".join)
 def detections(request):
-    """Recorded figures of one model, and the instances that are found here."""
+    """Recorded values of one model, and the instances that this project detects."""
     name, model_name = request.param
     reference = REFERENCES[name]
     recorded, checkpoint = native.read(f"{name}_{model_name}")
@@ -66,33 +67,33 @@ def detections(request):
 
 @pytest.fixture(scope="module", params=TRAININGS, ids="-".join)
 def training(request):
-    """Recorded losses and changes of parameters, and the same computed here."""
+    """Recorded losses and changes of parameters, and those of this project."""
     name, layers = request.param
-    figures, checkpoint = native.read(f"{name}_r50_small")
-    recorded = {k.removeprefix(f"{layers}/"): figure for k, figure in figures.items() if k.startswith(f"{layers}/")}
+    values, checkpoint = native.read(f"{name}_r50_small")
+    recorded = {k.removeprefix(f"{layers}/"): value for k, value in values.items() if k.startswith(f"{layers}/")}
     return recorded, trained(checkpoint, REFERENCES[name], deep_supervision=layers == "all")
 
 
-def test_a_converted_checkpoint_finds_the_same_boxes_to_a_twentieth_of_a_pixel(detections):
-    recorded, found = detections
-    for picture, instances in enumerate(found):
-        expected = Boxes(recorded[f"boxes/{picture}"])
+def test_converted_checkpoint_gives_the_same_boxes(detections):
+    recorded, detected = detections
+    for index, instances in enumerate(detected):
+        expected = Boxes(recorded[f"boxes/{index}"])
         assert expected.tensor.std(0).max() > 0.5, "the same box from every query proves nothing"
-        expected.clip(instances.image_size)  # as Detectron2 does; Hugging Face does not
+        expected.clip(instances.image_size)  # like Detectron2, unlike Hugging Face
         torch.testing.assert_close(instances.pred_boxes.tensor, expected.tensor, rtol=0, atol=0.05)
 
 
-def test_a_converted_checkpoint_gives_the_same_scores_to_1e_4_and_the_same_classes(detections):
-    recorded, found = detections
-    assert len(torch.cat([instances.pred_classes for instances in found])) == 3 * native.NUM_QUERIES
-    for picture, instances in enumerate(found):
-        assert instances.pred_classes.tolist() == recorded[f"classes/{picture}"].tolist()
-        assert recorded[f"scores/{picture}"].std() > 0.005
-        torch.testing.assert_close(instances.scores.float(), recorded[f"scores/{picture}"], rtol=0, atol=1e-4)
+def test_converted_checkpoint_gives_the_same_scores_and_classes(detections):
+    recorded, detected = detections
+    assert len(torch.cat([instances.pred_classes for instances in detected])) == 3 * native.NUM_QUERIES
+    for index, instances in enumerate(detected):
+        assert instances.pred_classes.tolist() == recorded[f"classes/{index}"].tolist()
+        assert recorded[f"scores/{index}"].std() > 0.005
+        torch.testing.assert_close(instances.scores.float(), recorded[f"scores/{index}"], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-def test_every_tensor_of_theirs_comes_back_as_it_was(name):
+def test_every_tensor_survives_a_round_trip(name):
     reference = REFERENCES[name]
     _, checkpoint = native.read(f"{name}_r50_small")
     plugin, report = to_plugin(checkpoint)
@@ -103,29 +104,29 @@ def test_every_tensor_of_theirs_comes_back_as_it_was(name):
         assert torch.equal(tensor, checkpoint[tensor_name]), tensor_name
 
 
-def test_losses_of_ten_steps_equal_theirs_to_1e_4(training):
+def test_losses_of_ten_steps_equal_the_reference(training):
     recorded, computed = training
     assert len(recorded["losses"]) == native.STEPS
     assert recorded["losses"][-1] < 0.97 * recorded["losses"][0], "nothing was learned"
     assert_close(computed, recorded, "losses", rtol=1e-4)
 
 
-def test_the_same_parameters_are_trained(training):
+def test_same_parameters_are_trained(training):
     recorded, computed = training
     assert set(computed) == set(recorded)
 
 
-def test_ten_steps_change_parameters_as_theirs_to_a_hundredth_of_rate_times_steps(training):
+def test_ten_steps_change_parameters_like_the_reference(training):
     recorded, computed = training
     for name in changes(recorded):
         rate = native.LEARNING_RATE / 10 if is_backbone(name) else native.LEARNING_RATE
         assert_close(computed, recorded, name, atol=1e-2 * rate * native.STEPS)
 
 
-def test_what_changes_by_weight_decay_alone_decays_as_theirs(training):
+def test_weight_decay_equals_the_reference(training):
     recorded, computed = training
-    # Attention does not change with the key biases; nor, while the first decoder layer starts from zeros, with what it
-    # has for queries and keys.
+    # Attention does not depend on the key biases. Nor does it depend on the query and key projections of the first
+    # decoder layer, whose input is zero.
     names = [name for name in changes(recorded) if recorded[name].abs().max() < 1e-7]
     assert names
     for name in names:
@@ -138,17 +139,17 @@ def assert_close(computed, recorded, name, *, rtol=0.0, atol=0.0):
     )
 
 
-def changes(figures):
-    return [name for name in figures if name.startswith("change/")]
+def changes(values):
+    return [name for name in values if name.startswith("change/")]
 
 
 def to_plugin(checkpoint):
-    # Of Hugging Face a head of 8 rows is of 7 classes or, with ids counted from 1, of 6.
+    # In Hugging Face's layout, a head of 8 rows has 7 classes or, with ids from 1, 6.
     return convert(checkpoint, Format.PLUGIN, first_class_id=0)
 
 
 def loaded(checkpoint, sizes, *opts):
-    """Detr with the weights of a checkpoint of theirs, in float64, and its config."""
+    """Detr with the weights of a reference checkpoint, in float64, and its config."""
     cfg = load_config("detr_256_6_6_torchvision.yaml", [*native.config_options(sizes), *opts])
     model = build_model(cfg)
     model.load_state_dict(to_plugin(checkpoint)[0])
@@ -157,17 +158,17 @@ def loaded(checkpoint, sizes, *opts):
 
 
 def targets_in_float64(_, arguments):
-    """Detectron2's boxes are float32, and the matcher's cdist wants one type."""
+    """Detectron2's boxes are float32, and the matcher's cdist needs one dtype."""
     logits, boxes, targets, *rest = arguments
     return logits, boxes, [{**target, "boxes": target["boxes"].double()} for target in targets], *rest
 
 
 def inputs(sizes_hw):
-    """Detectron2's, for detection and for training."""
+    """Detectron2's model inputs, for detection and training."""
     return [
-        {"image": picture, "height": height, "width": width, "instances": instances(target, size_hw)}
-        for picture, (height, width), target, size_hw in zip(
-            native.pictures(sizes_hw), native.OUTPUT_SIZES_HW, native.targets(), sizes_hw, strict=True
+        {"image": image, "height": height, "width": width, "instances": instances(target, size_hw)}
+        for image, (height, width), target, size_hw in zip(
+            native.patchwork_images(sizes_hw), native.OUTPUT_SIZES_HW, native.targets(), sizes_hw, strict=True
         )
     ]
 

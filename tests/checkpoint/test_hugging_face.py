@@ -1,29 +1,30 @@
-"""Folders of Hugging Face's: written so that they can be read, read with their labels."""
+"""Folders of Hugging Face transformers, descriptions and metadata of checkpoints."""
 
 import argparse
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from d2_detr.checkpoint.convert import Format, convert
-from d2_detr.checkpoint.inspection import inspect
-from d2_detr.checkpoint.layouts import from_canonical
+from d2_detr.checkpoint.convert import convert
+from d2_detr.checkpoint.inspection import describe_checkpoint
+from d2_detr.checkpoint.layouts import Format, from_canonical
 from d2_detr.checkpoint.metadata import Metadata, checkpoint_metadata
-from d2_detr.checkpoint.read import read_checkpoint
+from d2_detr.checkpoint.read import Checkpoint, read_checkpoint
 from d2_detr.checkpoint.write import write_checkpoint
 from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError
-from tests.checkpoint.states import architecture, common_state
+from tests.checkpoint.states import architecture, canonical_state
 
 SHAPES = LabelMap((3, 7, 20), ("disc", "square", "triangle"))
 
 
 @pytest.fixture(scope="module")
 def plugin():
-    """A model of three classes; its backbone takes memory, for it is written."""
-    return from_canonical(common_state(architecture(depth=18, rows=4)), Format.PLUGIN)
+    """State dict of a model of three classes."""
+    return from_canonical(canonical_state(architecture(depth=18, rows=4)), Format.PLUGIN)
 
 
 @pytest.fixture
@@ -34,32 +35,32 @@ def folder(tmp_path, plugin):
     return tmp_path / "my_detr"
 
 
-def config_of(folder):
+def saved_config(folder):
     return json.loads((folder / "config.json").read_text())
 
 
-def test_a_folder_that_was_written_gives_back_tensors_labels_ids_heads_dilation_and_sizes(folder, plugin):
+def test_written_folder_is_read_back(folder, plugin):
     checkpoint = read_checkpoint(folder)
-    assert checkpoint_metadata(checkpoint) == Metadata(SHAPES, 4, True, (128, 192))
-    back, report = convert(checkpoint["model"], Format.PLUGIN, label_map=SHAPES)
+    assert checkpoint.metadata == Metadata(SHAPES, 4, True, (128, 192))
+    back, report = convert(checkpoint.state_dict, Format.PLUGIN, label_map=SHAPES)
     assert back.keys() == plugin.keys() and all(torch.equal(back[name], plugin[name]) for name in plugin)
     assert report.label_map == SHAPES
     by_file = read_checkpoint(folder / "model.safetensors")
-    assert checkpoint_metadata(by_file) == checkpoint_metadata(checkpoint), "the file alone finds the config beside it"
+    assert by_file.metadata == checkpoint.metadata, "the config beside the file is read"
 
 
-def test_a_model_of_theirs_that_lightning_trained_is_the_same_model(folder, plugin, tmp_path):
-    """Saved as their notebooks for fine-tuning have it: `self.model` of a module."""
-    weights = read_checkpoint(folder)["model"]
-    of_module = {f"model.{name}": weight for name, weight in weights.items()}
-    torch.save({"state_dict": of_module, "epoch": 3, "hyper_parameters": {"lr": 1e-4}}, tmp_path / "last.ckpt")
-    back, report = convert(read_checkpoint(tmp_path / "last.ckpt")["model"], Format.PLUGIN, first_class_id=0)
+def test_lightning_checkpoint_is_the_same_model(folder, plugin, tmp_path):
+    """Saved like in Hugging Face's fine-tuning notebooks, as `self.model` of a module."""
+    weights = read_checkpoint(folder).state_dict
+    module_state = {f"model.{name}": weight for name, weight in weights.items()}
+    torch.save({"state_dict": module_state, "epoch": 3, "hyper_parameters": {"lr": 1e-4}}, tmp_path / "last.ckpt")
+    back, report = convert(read_checkpoint(tmp_path / "last.ckpt").state_dict, Format.PLUGIN, first_class_id=0)
     assert report.format is Format.HUGGING_FACE
     assert back.keys() == plugin.keys() and all(torch.equal(back[name], plugin[name]) for name in plugin)
 
 
-def test_the_config_has_the_sizes_and_labels_of_the_model(folder):
-    config = config_of(folder)
+def test_config_has_sizes_and_labels_of_the_model(folder):
+    config = saved_config(folder)
     assert (config["model_type"], config["backbone"], config["dilation"]) == ("detr", "resnet18", True)
     assert (config["d_model"], config["num_queries"], config["encoder_attention_heads"]) == (8, 6, 4)
     assert config["id2label"] == {"0": "disc", "1": "square", "2": "triangle"}
@@ -77,21 +78,21 @@ def test_the_config_has_the_sizes_and_labels_of_the_model(folder):
         ({"size": {"shortest_edge": 480, "longest_edge": 600}, "do_resize": False}, (0, 1333)),
         ({}, None),
     ],
-    ids=["edges", "old", "fixed", "as_they_are", "none"],
+    ids=["edges", "old", "fixed", "no_resize", "none"],
 )
-def test_the_sizes_of_pictures_are_those_of_the_processor(folder, processor, sizes):
+def test_test_sizes_are_those_of_the_processor(folder, processor, sizes):
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
-    assert checkpoint_metadata(read_checkpoint(folder)).test_sizes == sizes
+    assert read_checkpoint(folder).metadata.test_sizes == sizes
 
 
-def test_cocos_labels_stand_by_category_id(tmp_path):
-    native = from_canonical(common_state(architecture(depth=18, rows=92)), Format.NATIVE)
+def test_coco_labels_are_by_category_id(tmp_path):
+    native = from_canonical(canonical_state(architecture(depth=18, rows=92)), Format.NATIVE)
     state_dict, report = convert(native, Format.HUGGING_FACE)
     write_checkpoint(tmp_path, state_dict, Format.HUGGING_FACE, Metadata(report.label_map))
-    labels = config_of(tmp_path)["id2label"]
+    labels = saved_config(tmp_path)["id2label"]
     assert (labels["0"], labels["1"], labels["12"], labels["90"]) == ("N/A", "person", "N/A", "toothbrush")
-    assert len(labels) == 91 and "N/A" not in config_of(tmp_path)["label2id"]
-    assert checkpoint_metadata(read_checkpoint(tmp_path)).label_map == LabelMap.coco()
+    assert len(labels) == 91 and "N/A" not in saved_config(tmp_path)["label2id"]
+    assert read_checkpoint(tmp_path).metadata.label_map == LabelMap.coco()
 
 
 @pytest.mark.parametrize(
@@ -106,22 +107,22 @@ def test_cocos_labels_stand_by_category_id(tmp_path):
     ids=["one", "unsorted", "unused", "generic", "none"],
 )
 def test_labels_of_a_config_are_read(folder, id2label, expected):
-    config = {key: value for key, value in config_of(folder).items() if key != "category_ids"}
+    config = {key: value for key, value in saved_config(folder).items() if key != "category_ids"}
     (folder / "config.json").write_text(json.dumps(config | {"id2label": id2label}))
-    assert checkpoint_metadata(read_checkpoint(folder)).label_map == expected
+    assert read_checkpoint(folder).metadata.label_map == expected
 
 
-def test_what_transformers_computes_otherwise_with_auxiliary_loss_is_told(folder, plugin):
-    assert not checkpoint_metadata(read_checkpoint(folder)).warning
-    (folder / "config.json").write_text(json.dumps(config_of(folder) | {"auxiliary_loss": True}))
-    metadata = checkpoint_metadata(read_checkpoint(folder))
-    assert "auxiliary_loss" in metadata.warning and "auxiliary_loss" in inspect(plugin, metadata)
+def test_auxiliary_loss_is_warned_about(folder, plugin):
+    assert not read_checkpoint(folder).metadata.warning
+    (folder / "config.json").write_text(json.dumps(saved_config(folder) | {"auxiliary_loss": True}))
+    metadata = read_checkpoint(folder).metadata
+    assert "auxiliary_loss" in metadata.warning and "auxiliary_loss" in description(plugin, metadata)
 
 
-def test_weights_of_older_versions_are_read(folder):
-    torch.save(read_checkpoint(folder)["model"], folder / "pytorch_model.bin")
+def test_pytorch_model_bin_is_read(folder):
+    torch.save(read_checkpoint(folder).state_dict, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    assert checkpoint_metadata(read_checkpoint(folder)).num_heads == 4
+    assert read_checkpoint(folder).metadata.num_heads == 4
 
 
 @pytest.mark.parametrize(
@@ -129,91 +130,95 @@ def test_weights_of_older_versions_are_read(folder):
     [
         ("config.json", '{"model_type": "yolos"}', r"config\.json: model_type is 'yolos', expected 'detr'"),
         ("config.json", '{"model_type": "de', r"config\.json: not a complete JSON file"),
-        ("model.safetensors", "cut", r"model\.safetensors: not a checkpoint, or cut short"),
+        ("model.safetensors", "cut", r"model\.safetensors: not a checkpoint, or truncated"),
     ],
     ids=["another_model", "broken_config", "broken_weights"],
 )
-def test_a_folder_with_something_wrong_is_refused_by_file(folder, name, content, message):
+def test_bad_file_in_a_folder_is_named(folder, name, content, message):
     (folder / name).write_text(content)
     with pytest.raises(InputError, match=message):
         read_checkpoint(folder)
 
 
-def test_a_backbone_that_hugging_face_cannot_have_is_refused_and_nothing_is_written(tmp_path):
-    cut = from_canonical(common_state(architecture(depth=18, stages=3)), Format.PLUGIN)
-    state_dict, _ = convert(cut, Format.HUGGING_FACE)
-    with pytest.raises(InputError, match="whole ResNet; this backbone is R18 up to layer3"):
+def test_unsupported_backbone_is_refused_before_writing(tmp_path):
+    truncated = from_canonical(canonical_state(architecture(depth=18, stages=3)), Format.PLUGIN)
+    state_dict, _ = convert(truncated, Format.HUGGING_FACE)
+    with pytest.raises(InputError, match="complete ResNet; this backbone is R18 up to layer3"):
         write_checkpoint(tmp_path / "my_detr", state_dict, Format.HUGGING_FACE, Metadata())
     assert not (tmp_path / "my_detr").exists()
 
 
-def test_a_safetensors_file_keeps_the_label_map(tmp_path, plugin):
+def test_safetensors_file_keeps_the_label_map(tmp_path, plugin):
     write_checkpoint(tmp_path / "model.safetensors", plugin, Format.PLUGIN, Metadata(SHAPES))
     checkpoint = read_checkpoint(tmp_path / "model.safetensors")
-    assert checkpoint_metadata(checkpoint).label_map == SHAPES
-    assert all(torch.equal(checkpoint["model"][name], plugin[name]) for name in plugin)
+    assert checkpoint.metadata.label_map == SHAPES
+    assert all(torch.equal(checkpoint.state_dict[name], plugin[name]) for name in plugin)
 
 
 @pytest.mark.parametrize("value", ["model: detr", '{"model": "detr"}', "[]"])
-def test_what_others_wrote_into_a_safetensors_file_is_passed_over(tmp_path, plugin, value):
+def test_foreign_safetensors_header_is_ignored(tmp_path, plugin, value):
     own = {name: tensor.clone() for name, tensor in plugin.items()}
     save_file(own, tmp_path / "model.safetensors", metadata={"config": value, "label_map": value.replace("{", "[")})
-    assert checkpoint_metadata(read_checkpoint(tmp_path / "model.safetensors")) == Metadata()
+    assert read_checkpoint(tmp_path / "model.safetensors").metadata == Metadata()
 
 
-def test_pictures_as_they_are_stay_so(tmp_path, plugin):
+def test_disabled_resizing_is_kept(tmp_path, plugin):
     state_dict, _ = convert(plugin, Format.HUGGING_FACE, label_map=SHAPES)
     write_checkpoint(tmp_path, state_dict, Format.HUGGING_FACE, Metadata(test_sizes=(0, 1333)))
-    assert checkpoint_metadata(read_checkpoint(tmp_path)).test_sizes == (0, 1333)
+    assert read_checkpoint(tmp_path).metadata.test_sizes == (0, 1333)
     assert json.loads((tmp_path / "preprocessor_config.json").read_text())["do_resize"] is False
 
 
-# ---- what a checkpoint is, in words
+# ---- description
+
+
+def description(state_dict, metadata):
+    return describe_checkpoint(Checkpoint("model.pth", Path("model.pth"), state_dict, metadata, {}))
 
 
 def lines(state_dict, metadata=None):
-    return dict(line.split(maxsplit=1) for line in inspect(state_dict, metadata or Metadata()).splitlines())
+    return dict(line.split(maxsplit=1) for line in description(state_dict, metadata or Metadata()).splitlines())
 
 
-def test_inspection_says_format_backbone_layers_queries_classes_masks_and_parameters(plugin):
-    said = lines(plugin, Metadata(SHAPES, 4, True))
-    assert (said["format"], said["backbone"]) == ("this plugin", "R18, dilated (DC5)")
-    assert said["transformer"].startswith("2 encoder and 2 decoder layers, layer norm after")
-    assert said["width"] == "8, feed-forward 12, 4 attention heads"
-    assert (said["queries"], said["masks"], said["complete"]) == ("6", "no", "yes")
-    assert "4 rows, 3 classes and no-object: disc, square, triangle" in said["class"]
+def test_description_of_a_complete_checkpoint(plugin):
+    described = lines(plugin, Metadata(SHAPES, 4, True))
+    assert (described["format"], described["backbone"]) == ("this plugin", "R18, dilated (DC5)")
+    assert described["transformer"].startswith("2 encoder and 2 decoder layers, layer norm after")
+    assert described["width"] == "8, feed-forward 12, 4 attention heads"
+    assert (described["queries"], described["masks"], described["complete"]) == ("6", "no", "yes")
+    assert "4 rows, 3 classes and no-object: disc, square, triangle" in described["class"]
     buffers = sum(tensor.numel() for name, tensor in plugin.items() if "running_" in name)
-    assert int(said["parameters"].replace(",", "")) == sum(t.numel() for t in plugin.values()) - buffers
+    assert int(described["parameters"].replace(",", "")) == sum(t.numel() for t in plugin.values()) - buffers
 
 
 @pytest.mark.parametrize(
     ("sizes", "key", "expected"),
     [
-        ({"depth": 101, "rows": 92}, "class", "of 92 rows 81 kept, 80 classes and no-object: person, bicycle"),
-        ({"depth": 101, "rows": 92}, "backbone", "R101 (dilated or not: the file does not tell)"),
+        ({"depth": 101, "rows": 92}, "class", "81 of 92 rows kept, 80 classes and no-object: person, bicycle"),
+        ({"depth": 101, "rows": 92}, "backbone", "R101 (dilation unknown)"),
         ({"rows": 3}, "class", "say which with --first-class-id 0 or 1"),
         ({"stages": 3}, "backbone", "R50 up to layer3"),
         ({"masks": True}, "masks", "yes"),
         ({"pre_norm": True}, "transformer", "layer norm before each block"),
     ],
-    ids=["coco", "r101", "undecided", "cut", "masks", "pre_norm"],
+    ids=["coco", "r101", "ambiguous", "truncated", "masks", "pre_norm"],
 )
-def test_inspection_of_native_checkpoints(sizes, key, expected):
+def test_description_of_native_checkpoints(sizes, key, expected):
     sizes = {"depth": 50} | sizes
-    assert expected in lines(from_canonical(common_state(architecture(**sizes)), Format.NATIVE))[key]
+    assert expected in lines(from_canonical(canonical_state(architecture(**sizes)), Format.NATIVE))[key]
 
 
-def test_inspection_of_what_is_not_whole_says_so(plugin):
+def test_description_of_an_incomplete_checkpoint(plugin):
     part = {name: tensor for name, tensor in plugin.items() if "norm1" not in name}
     assert "tensors are missing" in lines(part)["complete"]
     more = plugin | {"detr.ema": torch.zeros(1)}
-    assert "1 tensors that are not of DETR, as ema" in lines(more)["complete"]
+    assert "1 other tensors are not a part of DETR, first ema" in lines(more)["complete"]
 
 
 # ---- metadata
 
 
-def test_metadata_of_native_detrs_command_line_and_of_the_plugins_config():
+def test_metadata_of_native_arguments_and_plugin_config():
     native = {"model": {}, "args": argparse.Namespace(nheads=4, dilation=True)}
     assert checkpoint_metadata(native) == Metadata(None, 4, True)
     config = "MODEL: {DETR: {NHEADS: 4}, RESNETS: {RES5_DILATION: 2}}"
@@ -224,6 +229,6 @@ def test_metadata_of_native_detrs_command_line_and_of_the_plugins_config():
 
 
 @pytest.mark.parametrize("config", ["MODEL: {", "[1]", "MODEL: {DETR: {}}", "", "5"])
-def test_a_config_that_is_none_is_refused(config):
+def test_malformed_config_is_refused(config):
     with pytest.raises(InputError, match="config of the checkpoint"):
         checkpoint_metadata({"model": {}, "config": config})

@@ -1,4 +1,4 @@
-"""What the names of weights mean."""
+"""Names and URLs of weights."""
 
 import hashlib
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from d2_detr.checkpoint import weights
 from d2_detr.checkpoint.weights import local_weights
 from d2_detr.utils.errors import InputError
-from tests.loopback import serve
+from tests.utils.loopback import serve
 
 CONTENT = b"weights"
 HASH = hashlib.sha256(CONTENT).hexdigest()[:8]
@@ -21,8 +21,8 @@ def cache(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """What would be downloaded: (url, path, hash)."""
+def downloads(monkeypatch):
+    """Replace downloads by a record of them: (url, path, hash)."""
     calls = []
 
     def download(url, path, *, sha256_prefix=""):
@@ -42,10 +42,10 @@ def asked(monkeypatch):
         (101, "resnet101-63fe2227.pth", "63fe2227"),
     ],
 )
-def test_detectron2s_name_means_torchvisions_own_file_with_its_hash(asked, cache, depth, file_name, sha256_prefix):
+def test_detectron2_name_means_torchvision_file_with_hash(downloads, cache, depth, file_name, sha256_prefix):
     path = local_weights(f"detectron2://ImageNetPretrained/torchvision/R-{depth}.pkl")
     assert path == cache / file_name
-    assert asked == [(f"https://download.pytorch.org/models/{file_name}", path, sha256_prefix)]
+    assert downloads == [(f"https://download.pytorch.org/models/{file_name}", path, sha256_prefix)]
 
 
 @pytest.mark.parametrize(
@@ -60,32 +60,32 @@ def test_detectron2s_name_means_torchvisions_own_file_with_its_hash(asked, cache
         ("r101-panoptic", "detr-r101-panoptic-40021d53.pth"),
     ],
 )
-def test_the_names_of_published_models_mean_their_addresses_with_their_hashes(asked, cache, name, file_name):
+def test_published_names_mean_urls_with_hashes(downloads, cache, name, file_name):
     path = local_weights(f"detr://{name}")
     assert path == cache / file_name
-    assert asked == [(f"https://dl.fbaipublicfiles.com/detr/{file_name}", path, file_name[-12:-4])]
+    assert downloads == [(f"https://dl.fbaipublicfiles.com/detr/{file_name}", path, file_name[-12:-4])]
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("detr://r152", "published are detr://r50, detr://r50-dc5"),
+        ("detr://r152", "choose from detr://r50, detr://r50-dc5"),
         ("detectron2://ImageNetPretrained/torchvision/R-152.pkl", "18, 34, 50, 101"),
-        ("detectron2://ImageNetPretrained/MSRA/R-50.pkl", "no such name"),
-        ("s3://bucket/detr.pth", "no such name"),
+        ("detectron2://ImageNetPretrained/MSRA/R-50.pkl", "unknown name"),
+        ("s3://bucket/detr.pth", "unknown name"),
         ("https://example.com/", "file name"),
     ],
     ids=["no_model", "depth", "other_weights", "scheme", "no_file"],
 )
-def test_a_name_that_means_nothing_is_an_error_that_repeats_it(asked, name, reason):
+def test_unknown_name_is_refused_by_name(downloads, name, reason):
     with pytest.raises(InputError, match=reason) as error:
         local_weights(name)
-    assert name in str(error.value) and asked == []
+    assert name in str(error.value) and downloads == []
 
 
 @pytest.mark.parametrize("name", ["model.pth", "outputs/model_final.pth", "/tmp/R-50.pkl", "with space-0123abcd.pth"])
-def test_a_path_is_itself(asked, name):
-    assert local_weights(name) == Path(name) and asked == []
+def test_path_is_returned_unchanged(downloads, name):
+    assert local_weights(name) == Path(name) and downloads == []
 
 
 @pytest.mark.parametrize(
@@ -100,27 +100,27 @@ def test_a_path_is_itself(asked, name):
     ],
 )
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_hash_in_the_file_name_of_an_address_is_checked(asked, scheme, file_name, sha256_prefix):
+def test_hash_in_the_file_name_is_checked(downloads, scheme, file_name, sha256_prefix):
     path = local_weights(f"{scheme}://example.com/some/{file_name}")
     assert path.name == file_name.split("?")[0]
-    assert asked == [(f"{scheme}://example.com/some/{file_name}", path, sha256_prefix)]
+    assert downloads == [(f"{scheme}://example.com/some/{file_name}", path, sha256_prefix)]
 
 
-def test_an_address_is_fetched_once_into_the_cache(cache):
+def test_url_is_downloaded_once_into_the_cache(cache):
     with serve(CONTENT) as server:
         paths = [local_weights(server.url(f"detr-{HASH}.pth")) for _ in range(2)]
-    assert paths == [cache / f"detr-{HASH}.pth"] * 2 and len(server.asked) == 1
+    assert paths == [cache / f"detr-{HASH}.pth"] * 2 and len(server.requests) == 1
     assert paths[0].read_bytes() == CONTENT
 
 
-def test_content_of_another_hash_than_the_file_name_says_is_not_kept(cache):
+def test_file_with_another_hash_is_not_kept(cache):
     with serve(CONTENT) as server, pytest.raises(InputError, match="expected 0123abcd"):
         local_weights(server.url("detr-0123abcd.pth"))
     assert not list(cache.glob("*.pth"))
 
 
-def test_files_of_one_name_from_two_addresses_are_two_files():
+def test_same_file_name_at_two_urls_is_two_files():
     with serve(b"first") as first, serve(b"second") as second:
         paths = [local_weights(server.url("run/model_final.pth")) for server in (first, second, first)]
     assert [path.read_bytes() for path in paths] == [b"first", b"second", b"first"]
-    assert {path.name for path in paths} == {"model_final.pth"} and len(first.asked) == 1
+    assert {path.name for path in paths} == {"model_final.pth"} and len(first.requests) == 1

@@ -1,4 +1,4 @@
-"""DETR's augmentation: the crop's sizes and places, what each config builds, boxes under a crop."""
+"""DETR's augmentation: sizes and positions of the crop, boxes in a crop, and what a config builds."""
 
 from collections import Counter
 
@@ -10,16 +10,16 @@ from PIL import Image
 from scipy.stats import chisquare
 
 from d2_detr import DetrDatasetMapper
+from d2_detr.config import load_config
 from d2_detr.data.augmentation import SIZES_BEFORE_CROP, RandomCrop, build_augmentations
 from d2_detr.utils.errors import InputError
-from d2_detr.workflows.setup import load_config
 
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import transform_instance_annotations
 from detectron2.structures import BoxMode
 
 
-def picture(height, width):
+def image_of_coordinates(height, width):
     """Every pixel holds its own row and column."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns, 0 * rows], 2).astype(np.uint8)
@@ -32,7 +32,7 @@ def draws(crop, height, width, number=4000):
 
 
 def assert_uniform(values, expected):
-    """All of the expected values and no other, equally often (p of a chi-square test above 1 in 1000; seeded)."""
+    """Assert that exactly the expected values occur, equally often (chi-square test with p > 0.001; seeded)."""
     counts = Counter(values)
     assert set(counts) == set(expected)
     assert len(counts) == 1 or chisquare(list(counts.values())).pvalue > 1e-3
@@ -42,7 +42,7 @@ def assert_uniform(values, expected):
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40), st.integers(0, 40))
-def test_the_crop_lies_inside_any_picture_with_sides_in_the_range_as_far_as_they_fit(height, width, smallest, more):
+def test_the_crop_is_inside_the_image_and_in_its_size_range(height, width, smallest, more):
     t = RandomCrop(smallest, smallest + more).get_transform(np.empty((height, width, 3), np.uint8))
     for start, length, side in ((t.y0, t.h, height), (t.x0, t.w, width)):
         assert min(side, smallest) <= length <= min(side, smallest + more)
@@ -52,27 +52,26 @@ def test_the_crop_lies_inside_any_picture_with_sides_in_the_range_as_far_as_they
 @pytest.mark.parametrize(
     ("side", "lengths"),
     [(20, range(5, 9)), (8, range(5, 9)), (7, range(5, 8)), (5, [5]), (4, [4]), (1, [1])],
-    ids=["larger", "as_the_largest", "between", "as_the_smallest", "smaller", "one_pixel"],
+    ids=["larger", "equal_to_the_largest", "between", "equal_to_the_smallest", "smaller", "one_pixel"],
 )
-def test_every_length_from_smallest_to_largest_that_fits_is_equally_likely(side, lengths):
-    found = draws(RandomCrop(5, 8), side, 20)
-    assert_uniform([h for _, h, _, _ in found], lengths)
+def test_every_length_that_fits_is_equally_likely(side, lengths):
+    assert_uniform([h for _, h, _, _ in draws(RandomCrop(5, 8), side, 20)], lengths)
     assert_uniform([w for _, h, _, w in draws(RandomCrop(5, 8), 20, side)], lengths)
 
 
-def test_the_two_sides_are_drawn_on_their_own():
+def test_the_two_sides_are_drawn_independently():
     assert_uniform(
         [(h, w) for _, h, _, w in draws(RandomCrop(5, 8), 20, 20)], [(h, w) for h in range(5, 9) for w in range(5, 9)]
     )
 
 
 def test_every_position_is_equally_likely():
-    found = draws(RandomCrop(6, 6), 9, 8)
-    assert_uniform([(y, x) for y, _, x, _ in found], [(y, x) for y in range(4) for x in range(3)])
+    drawn = draws(RandomCrop(6, 6), 9, 8)
+    assert_uniform([(y, x) for y, _, x, _ in drawn], [(y, x) for y in range(4) for x in range(3)])
 
 
 @pytest.mark.parametrize("sizes", [(0, 5), (-1, 5), (6, 5), (0, 0)], ids=str)
-def test_a_range_that_is_none_is_an_error_that_names_it(sizes):
+def test_an_invalid_size_range_is_an_error(sizes):
     with pytest.raises(InputError, match=f"crop sizes {sizes[0]}..{sizes[1]}"):
         RandomCrop(*sizes)
 
@@ -86,8 +85,8 @@ def crop(monkeypatch):
     return crop
 
 
-def test_the_crop_keeps_these_pixels(crop):
-    image = picture(100, 120)
+def test_crop_keeps_the_chosen_pixels(crop):
+    image = image_of_coordinates(100, 120)
     cropped = crop.get_transform(image).apply_image(image)
     np.testing.assert_array_equal(cropped, image[20:70, 10:70])
 
@@ -101,10 +100,10 @@ def test_the_crop_keeps_these_pixels(crop):
         ([0, 0, 120, 100], [0, 0, 60, 50]),
         ([80, 80, 110, 95], [60, 50, 60, 50]),
     ],
-    ids=["inside", "cut_on_the_left", "cut_on_three_sides", "around", "outside"],
+    ids=["inside", "clipped_on_the_left", "clipped_on_three_sides", "around", "outside"],
 )
 def test_a_box_is_moved_and_clipped_to_the_crop(crop, box_xyxy, cropped_xyxy):
-    transform = crop.get_transform(picture(100, 120))
+    transform = crop.get_transform(image_of_coordinates(100, 120))
     annotation = {"bbox": box_xyxy, "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
     result = transform_instance_annotations(annotation, T.TransformList([transform]), (50, 60))
     assert list(result["bbox"]) == cropped_xyxy
@@ -114,8 +113,8 @@ def test_a_box_is_moved_and_clipped_to_the_crop(crop, box_xyxy, cropped_xyxy):
     st.tuples(*[st.integers(0, 80)] * 2, *[st.integers(1, 100)] * 2), st.integers(0, 60), st.integers(0, 40),
     st.integers(20, 60), st.integers(20, 60), st.booleans(),
 )  # fmt: skip
-def test_flip_resize_crop_and_resize_move_a_box_as_computed_by_hand(box, x0, y0, width, height, flip):
-    """A picture of 200 x 100 is made 300 x 150, cropped, and made three times as large."""
+def test_transformed_box_equals_the_one_computed_by_hand(box, x0, y0, width, height, flip):
+    """An image of 200 x 100 is resized to 300 x 150, cropped, and resized by a factor of 3."""
     left, top, right, bottom = (float(x) for x in (box[0], box[1], box[0] + box[2], box[1] + box[3]))
     steps = [T.HFlipTransform(200)] if flip else []
     steps += [T.ResizeTransform(100, 200, 150, 300), T.CropTransform(x0, y0, width, height)]
@@ -127,7 +126,7 @@ def test_flip_resize_crop_and_resize_move_a_box_as_computed_by_hand(box, x0, y0,
     np.testing.assert_allclose(result["bbox"], np.clip(expected, 0, [3 * width, 3 * height] * 2), atol=1e-9)
 
 
-# ---- what a config builds
+# ---- augmentations of a config
 
 
 def config(*opts):
@@ -138,7 +137,7 @@ def names(augmentations):
     return [type(augmentation).__name__ for augmentation in augmentations]
 
 
-def test_training_flips_and_resizes_or_crops_in_between():
+def test_training_flips_resizes_and_optionally_crops():
     plain, cropped = build_augmentations(config(), is_train=True)
     assert names(plain) == ["RandomFlip", "ResizeShortestEdge"]
     assert names(cropped) == ["RandomFlip", "ResizeShortestEdge", "RandomCrop", "ResizeShortestEdge"]
@@ -152,9 +151,9 @@ def test_training_flips_and_resizes_or_crops_in_between():
         assert resize.sample_style == "choice"
 
 
-def test_a_training_has_the_distribution_of_detr_from_the_file_to_the_model(monkeypatch, tmp_path):
-    """Half of the pictures cropped, half flipped, every scale as often as every other, in both halves."""
-    Image.fromarray(picture(48, 60)).save(tmp_path / "a.png")
+def test_the_mapper_augments_with_the_distribution_of_detr(monkeypatch, tmp_path):
+    """Half of the images are cropped, half are flipped, and every scale is equally likely in both halves."""
+    Image.fromarray(image_of_coordinates(48, 60)).save(tmp_path / "a.png")
     seen = []
     augment = T.AugmentationList.__call__
 
@@ -173,9 +172,9 @@ def test_a_training_has_the_distribution_of_detr_from_the_file_to_the_model(monk
     resizes = [[t for t in transforms if isinstance(t, T.ResizeTransform)] for transforms in seen]
     assert_uniform([found[0].new_h for found in resizes if len(found) == 2], SIZES_BEFORE_CROP)
     for cropped in (False, True):
-        shortest = [min(image.shape[1:]) for image, found in zip(images, crops, strict=True) if bool(found) == cropped]
+        shortest = [min(image.shape[1:]) for image, crop in zip(images, crops, strict=True) if bool(crop) == cropped]
         assert_uniform(shortest, range(480, 801, 32))
-    sides = [(t.h, t.w) for found in crops for t in found]
+    sides = [(t.h, t.w) for crop in crops for t in crop]
     assert all(384 <= side <= 600 for size in sides for side in size) and len(set(sides)) > 0.9 * len(sides)
 
 
@@ -185,7 +184,7 @@ def test_a_training_has_the_distribution_of_detr_from_the_file_to_the_model(monk
         ([], ["ResizeShortestEdge"]),
         (["INPUT.RANDOM_FLIP", "vertical"], ["ResizeShortestEdge"]),
     ],
-    ids=["as_it_is", "flip"],
+    ids=["default", "flip"],
 )
 def test_inference_only_resizes(opts, expected):
     augmentations, cropped = build_augmentations(config(*opts), is_train=False)
@@ -193,24 +192,24 @@ def test_inference_only_resizes(opts, expected):
     assert tuple(np.unique(augmentations[0].short_edge_length)) == (800,) and augmentations[0].max_size == 1333
 
 
-def test_without_the_crop_there_is_one_way():
+def test_without_crop_there_is_one_list_of_augmentations():
     augmentations, cropped = build_augmentations(config("INPUT.CROP.ENABLED", "False"), is_train=True)
     assert names(augmentations) == ["RandomFlip", "ResizeShortestEdge"] and cropped is None
 
 
 @pytest.mark.parametrize("choice", ["none", "horizontal", "vertical"])
-def test_the_flip_is_the_one_of_the_config(choice):
+def test_the_flip_is_that_of_the_config(choice):
     for augmentations in build_augmentations(config("INPUT.RANDOM_FLIP", choice), is_train=True):
         flips = [(a.horizontal, a.vertical) for a in augmentations if isinstance(a, T.RandomFlip)]
         assert flips == {"none": [], "horizontal": [(True, False)], "vertical": [(False, True)]}[choice]
 
 
 @pytest.mark.parametrize("crop_type", ["relative", "relative_range", "absolute", "nonsense"])
-def test_another_type_of_crop_is_an_error_that_names_it_and_the_right_one(crop_type):
+def test_another_type_of_crop_is_an_error(crop_type):
     with pytest.raises(InputError, match=rf"INPUT\.CROP\.TYPE '{crop_type}'.*absolute_range.*ENABLED False"):
         build_augmentations(config("INPUT.CROP.TYPE", crop_type), is_train=True)
 
 
-def test_the_type_of_a_crop_that_is_off_does_not_matter():
+def test_the_type_of_a_disabled_crop_is_ignored():
     cfg = config("INPUT.CROP.TYPE", "relative", "INPUT.CROP.ENABLED", "False")
     assert build_augmentations(cfg, is_train=True)[1] is None

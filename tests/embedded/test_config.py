@@ -8,13 +8,6 @@ from detectron2.config import configurable, get_cfg
 DEFAULTS = Path(__file__).parents[2] / "d2_detr/_embedded/detectron2/config/defaults.yaml"
 
 
-class TupleLoader(yaml.SafeLoader):
-    pass
-
-
-TupleLoader.add_constructor("!tuple", lambda loader, node: tuple(loader.construct_sequence(node, deep=True)))
-
-
 @pytest.fixture
 def cfg():
     return get_cfg()
@@ -38,8 +31,8 @@ def leaves(node, prefix=""):
             yield prefix + key, value
 
 
-def test_defaults_yaml_holds_every_key_with_value_and_type(cfg):
-    recorded = dict(leaves(yaml.load(DEFAULTS.read_text(), TupleLoader)))
+def test_defaults_yaml_has_every_key_with_value_and_type(cfg):
+    recorded = dict(leaves(yaml.full_load(DEFAULTS.read_text())))
     actual = dict(leaves(cfg))
     assert recorded == actual
     assert {key: type(value) for key, value in recorded.items()} == {key: type(value) for key, value in actual.items()}
@@ -73,12 +66,12 @@ def test_file_without_version_is_read_as_the_latest(cfg, write):
         pytest.param("VERSION: 3", AssertionError, id="newer version"),
     ],
 )
-def test_wrong_file_is_refused(cfg, write, text, error):
+def test_invalid_file_is_refused(cfg, write, text, error):
     with pytest.raises(error):
         cfg.merge_from_file(write(text))
 
 
-def test_absent_file_is_refused_by_name(cfg):
+def test_the_error_names_a_missing_file(cfg):
     with pytest.raises(AssertionError, match=r"nowhere\.yaml"):
         cfg.merge_from_file("nowhere.yaml")
 
@@ -108,7 +101,7 @@ def test_list_values_are_parsed(cfg, key, text, value):
         pytest.param(["SOLVER.MAX_ITER", "0.5"], ValueError, id="wrong type"),
     ],
 )
-def test_wrong_list_is_refused(cfg, values, error):
+def test_invalid_list_is_refused(cfg, values, error):
     with pytest.raises(error, match=r"SOLVER\.MAX_IT"):
         cfg.merge_from_list(values)
 
@@ -157,11 +150,11 @@ def function(a, b=2, d=4):
         pytest.param(lambda cfg: function(cfg, c=7, d=8), (-1, 7, 8), id="function, explicit wins"),
     ],
 )
-def test_configurable_translates(cfg, build, values):
+def test_configurable_turns_a_config_into_arguments(cfg, build, values):
     assert build(cfg) == values
 
 
-def test_configurable_keeps_from_config_and_may_be_written_with_parentheses(cfg):
+def test_configurable_keeps_from_config_and_accepts_parentheses(cfg):
     class Empty(Model):
         @configurable()
         def __init__(self, a, *, shape=None):
@@ -193,10 +186,10 @@ class NoCfgFirst(NoFromConfig):
         pytest.param(lambda cfg: NoClassmethod(a=1), TypeError, id="no classmethod"),
         pytest.param(lambda cfg: NoCfgFirst(cfg), TypeError, id="cfg is not the first"),
         pytest.param(lambda cfg: Model(cfg, None, 3), TypeError, id="too many positional"),
-        pytest.param(lambda cfg: Greedy(cfg, "s"), TypeError, id="positional that from_config lacks"),
-        pytest.param(lambda cfg: function(cfg), TypeError, id="argument of from_config left out"),
+        pytest.param(lambda cfg: Greedy(cfg, "s"), TypeError, id="positional unknown to from_config"),
+        pytest.param(lambda cfg: function(cfg), TypeError, id="argument of from_config missing"),
     ],
 )
-def test_wrong_use_of_configurable_is_refused(cfg, build, error):
+def test_incorrect_use_of_configurable_is_refused(cfg, build, error):
     with pytest.raises(error, match="from_config|argument"):
         build(cfg)

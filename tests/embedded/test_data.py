@@ -4,7 +4,7 @@ import logging
 import pytest
 import torch
 
-import d2_detr  # noqa: F401  (settles which detectron2 answers)
+import d2_detr  # noqa: F401  (selects the detectron2 to import)
 
 import detectron2
 from detectron2.config import get_cfg
@@ -22,7 +22,9 @@ from detectron2.data.common import AspectRatioGroupedDataset, ToIterableDataset
 from detectron2.data.samplers import InferenceSampler, TrainingSampler
 from detectron2.utils import comm
 
-embedded_only = pytest.mark.skipif("embedded" not in detectron2.__version__, reason="a promise of the embedded part")
+embedded_only = pytest.mark.skipif(
+    "embedded" not in detectron2.__version__, reason="only the embedded detectron2 promises it"
+)
 
 CATS = ["cat", "a name of more than 13 letters"]
 
@@ -42,7 +44,7 @@ def image(i, *category_ids, iscrowd=0, width=2, height=1):
 
 @pytest.fixture
 def register():
-    """Register a dataset for the time of a test."""
+    """Register datasets for the duration of a test."""
     names = []
 
     def register(name, dicts, **metadata):
@@ -57,7 +59,7 @@ def register():
 
 
 @pytest.fixture
-def rank_of(monkeypatch):
+def set_rank_and_size(monkeypatch):
     def set_rank(rank, world_size):
         monkeypatch.setattr(comm, "get_rank", lambda: rank)
         monkeypatch.setattr(comm, "get_world_size", lambda: world_size)
@@ -65,7 +67,7 @@ def rank_of(monkeypatch):
     return set_rank
 
 
-def test_a_dataset_is_registered_once_and_unknown_ones_are_refused(register):
+def test_a_dataset_is_registered_once_and_looked_up_by_name(register):
     register("ones", [1])
     assert DatasetCatalog.get("ones") == [1] and "ones" in DatasetCatalog and "ones" in DatasetCatalog.list()
     assert MetadataCatalog.get("ones") is MetadataCatalog.get("ones")
@@ -75,13 +77,13 @@ def test_a_dataset_is_registered_once_and_unknown_ones_are_refused(register):
         DatasetCatalog.get("unknown_one")
 
 
-def test_a_dataset_is_registered_as_a_function():
+def test_a_dataset_must_be_registered_as_a_function():
     with pytest.raises(AssertionError, match="function"):
         DatasetCatalog.register("a_list", [1])
     assert "a_list" not in DatasetCatalog
 
 
-def test_metadata_can_be_set_again_only_to_the_same_value():
+def test_metadata_cannot_change_once_set():
     metadata = Metadata(name="pets").set(thing_classes=CATS)
     metadata.thing_classes = list(CATS)
     with pytest.raises(AssertionError, match="thing_classes"):
@@ -89,7 +91,7 @@ def test_metadata_can_be_set_again_only_to_the_same_value():
     assert metadata.thing_classes == CATS
 
 
-def test_metadata_that_are_not_there_name_the_dataset():
+def test_an_error_about_missing_metadata_names_the_dataset():
     metadata = Metadata(name="pets")
     assert metadata.get("json_file") is None and metadata.get("json_file", 1) == 1
     assert not hasattr(metadata, "json_file")
@@ -109,18 +111,18 @@ def test_training_sampler_needs_a_positive_size():
         TrainingSampler(0)
 
 
-def test_ranks_take_turns_in_one_stream(rank_of):
+def test_ranks_read_alternate_indices_of_one_stream(set_rank_and_size):
     stream = take(TrainingSampler(7, seed=1), 20)
     for rank in (0, 1):
-        rank_of(rank, 2)
+        set_rank_and_size(rank, 2)
         assert take(TrainingSampler(7, seed=1), 10) == stream[rank::2]
 
 
 @pytest.mark.parametrize("size, world_size, shares", [(7, 3, [3, 2, 2]), (2, 3, [1, 1, 0]), (4, 1, [4])])
-def test_inference_samplers_share_every_index_once(size, world_size, shares, rank_of):
+def test_inference_samplers_partition_the_indices(size, world_size, shares, set_rank_and_size):
     samplers = []
     for rank in range(world_size):
-        rank_of(rank, world_size)
+        set_rank_and_size(rank, world_size)
         samplers.append(InferenceSampler(size))
     assert [len(s) for s in samplers] == shares
     assert list(itertools.chain(*samplers)) == list(range(size))
@@ -140,7 +142,7 @@ def test_an_unserialized_list_is_protected_by_copies(copy, protected):
     assert (original == [{"a": [1]}]) == protected
 
 
-def test_a_list_is_stored_as_a_given_function_does():
+def test_a_list_can_be_serialized_by_a_custom_function():
     dataset = DatasetFromList([1, 2, 3], serialize=torch.tensor)
     assert torch.equal(dataset[2], torch.tensor(3)) and len(dataset) == 3
 
@@ -151,21 +153,21 @@ def test_elements_that_map_to_none_are_replaced():
     assert mapped[0] % 2 == 1
 
 
-def test_batches_are_all_wide_or_all_not_and_nothing_waits_twice():
+def test_no_batch_mixes_wide_images_with_others():
     shapes = [(2, 1), (1, 2), (1, 1), (2, 1), (3, 1)]
     dataset = AspectRatioGroupedDataset([{"width": w, "height": h} for w, h in shapes], 2)
     batches = [[(d["width"], d["height"]) for d in batch] for batch in dataset]
     assert batches == [[(1, 2), (1, 1)], [(2, 1), (2, 1)]]
 
 
-def test_what_waits_for_its_batch_survives_a_break():
+def test_elements_of_an_incomplete_batch_are_kept():
     dataset = AspectRatioGroupedDataset([{"width": w, "height": 1} for w in (1, 2, 2)], 2)
     assert next(iter(dataset)) == [{"width": 2, "height": 1}] * 2
     assert next(iter(dataset)) == [{"width": 1, "height": 1}] * 2
 
 
 @pytest.mark.parametrize("shard_sampler, read", [(True, [0, 1, 2, 3]), (False, [0, 0, 1, 1, 2, 2, 3, 3])])
-def test_workers_share_the_sampler_unless_it_does_so_itself(shard_sampler, read):
+def test_shard_sampler_splits_the_indices_among_workers(shard_sampler, read):
     dataset = ToIterableDataset([0, 1, 2, 3], torch.utils.data.SequentialSampler(range(4)), shard_sampler)
     assert sorted(torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=2)) == read
 
@@ -183,7 +185,7 @@ def test_workers_do_not_change_the_order_of_training_batches(num_workers):
     assert list(itertools.chain(*take(loader, 5))) == take(TrainingSampler(10, seed=7), 15)
 
 
-def test_total_batch_size_is_shared_by_the_processes(monkeypatch):
+def test_total_batch_size_is_divided_among_the_processes(monkeypatch):
     monkeypatch.setattr("detectron2.data.build.get_world_size", lambda: 2)
     arguments = {"mapper": identity, "aspect_ratio_grouping": False}
     assert len(next(iter(build_detection_train_loader(list(range(10)), total_batch_size=4, **arguments)))) == 2
@@ -191,12 +193,12 @@ def test_total_batch_size_is_shared_by_the_processes(monkeypatch):
         build_detection_train_loader(list(range(10)), total_batch_size=3, **arguments)
 
 
-def test_test_loader_gives_every_element_once():
+def test_test_loader_yields_every_element_once():
     loader = build_detection_test_loader(list(range(5)), mapper=lambda x: x * 2, batch_size=2)
     assert list(loader) == [[0, 2], [4, 6], [8]]
 
 
-def test_loaders_take_a_sampler_and_no_mapper():
+def test_loaders_accept_a_sampler_and_need_no_mapper():
     backwards = [3, 2, 1, 0]
     assert list(build_detection_test_loader([*"abcd"], mapper=None, sampler=backwards)) == [["d"], ["c"], ["b"], ["a"]]
     loader = build_detection_train_loader(
@@ -210,11 +212,11 @@ def test_loaders_take_a_sampler_and_no_mapper():
     assert list(loader) == [["c"]]
 
 
-def test_a_given_sampler_wins_over_the_config(register):
+def test_a_given_sampler_overrides_the_config(register):
     register("sampled", [image(i, 0) for i in range(5)])
     cfg = get_cfg()
     cfg.DATASETS.TRAIN = ("sampled",)
-    cfg.DATALOADER.SAMPLER_TRAIN = "of my own"
+    cfg.DATALOADER.SAMPLER_TRAIN = "mine"
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.SOLVER.IMS_PER_BATCH = 2
     sampler = TrainingSampler(5, shuffle=False)
@@ -222,7 +224,7 @@ def test_a_given_sampler_wins_over_the_config(register):
     assert [d["image_id"] for batch in batches for d in batch] == [0, 1, 2, 3]
 
 
-def test_config_chooses_dataset_order_and_batch_size(register):
+def test_config_determines_dataset_order_and_batch_size(register):
     register("small", [image(i, 0) for i in range(5)] + [image(9, 0, iscrowd=1)], thing_classes=CATS)
     cfg = get_cfg()
     cfg.DATASETS.TRAIN = ("small",)
@@ -236,14 +238,14 @@ def test_config_chooses_dataset_order_and_batch_size(register):
     assert [d["image_id"] for (d,) in loader] == [0, 1, 2, 3, 4, 9]
 
 
-def test_datasets_are_chained_and_images_without_usable_annotations_left_out(register):
+def test_datasets_are_joined_without_empty_and_crowd_only_images(register):
     register("a", [image(0, 0), image(1), image(2, 0, iscrowd=1)], thing_classes=CATS)
     register("b", [image(3, 1)], thing_classes=CATS)
     assert [d["image_id"] for d in get_detection_dataset_dicts(["a", "b"])] == [0, 3]
     assert len(get_detection_dataset_dicts(["a", "b"], filter_empty=False)) == 4
 
 
-def test_datasets_with_different_classes_do_not_mix(register):
+def test_datasets_with_different_classes_are_refused(register):
     register("cats", [image(0, 0)], thing_classes=["cat"])
     register("dogs", [image(0, 0)], thing_classes=["dog"])
     with pytest.raises(ValueError, match="thing_classes"):
@@ -267,7 +269,7 @@ def test_instances_are_counted_per_class_without_crowds(register, caplog, monkey
 
 
 @embedded_only
-def test_what_the_loaders_lack_says_how_to_get_it(register):
+def test_unsupported_loader_options_are_refused_with_a_hint(register):
     register("some", [image(0, 0)])
     register("torch", DatasetFromList([1]))
     cfg = get_cfg()

@@ -6,7 +6,7 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 
-import d2_detr  # noqa: F401  (settles which detectron2 answers)
+import d2_detr  # noqa: F401  (selects the detectron2 to import)
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import convert_to_coco_json, load_coco_json, register_coco_instances
@@ -45,7 +45,7 @@ def messages(caplog, monkeypatch):
 
 @pytest.fixture
 def catalogs():
-    """Forget what a test registers."""
+    """Remove the datasets and metadata that a test registers."""
     datasets, metadata = dict(DatasetCatalog), dict(MetadataCatalog)
     yield
     for catalog, before in ((DatasetCatalog, datasets), (MetadataCatalog, metadata)):
@@ -58,18 +58,18 @@ def only_annotation(dicts):
     return annotation
 
 
-def test_images_come_by_id_with_paths_and_sizes(write):
+def test_images_are_sorted_by_id_and_have_paths_and_sizes(write):
     dicts = load_coco_json(write(), Path("root"))
     assert [d["image_id"] for d in dicts] == [10, 20]
     assert dicts[0] == {"file_name": "root/10.jpg", "image_id": 10, "height": 8, "width": 10, "annotations": []}
 
 
-def test_without_a_name_category_ids_stay_as_they_are(write):
+def test_without_a_dataset_name_category_ids_are_kept(write):
     annotation = only_annotation(load_coco_json(write(coco_annotation(1)), ""))
     assert annotation == {"bbox": [1, 2, 3, 4], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 7, "iscrowd": 0}
 
 
-def test_with_a_name_category_ids_become_contiguous_by_id(write, catalogs):
+def test_with_a_dataset_name_category_ids_become_contiguous(write, catalogs):
     annotation = only_annotation(load_coco_json(write(coco_annotation(1)), "", "pets_of_a_test"))
     metadata = MetadataCatalog.get("pets_of_a_test")
     assert annotation["category_id"] == 1
@@ -86,7 +86,7 @@ def test_polygons_of_fewer_than_three_points_are_dropped(write, messages):
 @pytest.mark.parametrize(
     "counts", [RLE["counts"].decode(), [26, 2, 6, 2, 6, 2, 6, 2, 6, 2, 20]], ids=["compressed", "uncompressed"]
 )
-def test_rles_are_read_compressed(write, counts):
+def test_rles_are_compressed_on_reading(write, counts):
     path = write(coco_annotation(1, segmentation={"size": [8, 10], "counts": counts}))
     assert np.array_equal(mask_util.decode(only_annotation(load_coco_json(path, ""))["segmentation"]), MASK)
 
@@ -99,14 +99,14 @@ def test_rles_are_read_compressed(write, counts):
         ([coco_annotation(1), coco_annotation(1)], AssertionError),
         ([coco_annotation(1, category_id=5)], KeyError),
     ],
-    ids=["empty box", "ignored", "ids repeat", "unknown category"],
+    ids=["empty box", "ignored", "duplicate ids", "unknown category"],
 )
-def test_broken_files_are_refused(write, catalogs, annotations, error):
+def test_invalid_files_are_refused(write, catalogs, annotations, error):
     with pytest.raises(error):
         load_coco_json(write(*annotations), "", "broken")
 
 
-def test_registering_reads_nothing_but_sets_the_metadata(write, catalogs):
+def test_registering_sets_metadata_without_reading_the_file(write, catalogs):
     register_coco_instances("registered", {"color": "red"}, "nowhere.json", "images")
     expected = {"json_file": "nowhere.json", "image_root": "images", "evaluator_type": "coco", "color": "red"}
     assert vars(MetadataCatalog.get("registered")) == {"name": "registered"} | expected
@@ -114,7 +114,7 @@ def test_registering_reads_nothing_but_sets_the_metadata(write, catalogs):
     assert [d["file_name"] for d in DatasetCatalog.get("readable")] == ["images/10.jpg", "images/20.jpg"]
 
 
-def test_the_builtin_sets_know_coco_without_its_files():
+def test_builtin_metadata_exists_without_the_coco_files():
     metadata = MetadataCatalog.get("coco_2017_val")
     assert metadata.json_file.endswith("coco/annotations/instances_val2017.json")
     assert metadata.image_root.endswith("coco/val2017") and metadata.evaluator_type == "coco"
@@ -155,22 +155,22 @@ def test_category_ids_are_mapped_back(catalogs):
 
 
 @pytest.mark.parametrize("segm, area", [([TRIANGLE], 6), (RLE, 10)], ids=["polygon", "rle"])
-def test_the_area_is_that_of_the_segmentation(catalogs, segm, area):
+def test_the_area_is_computed_from_the_segmentation(catalogs, segm, area):
     content = convert_to_coco_dict(register(dataset(annotation(segmentation=segm))))
     assert content["annotations"][0]["area"] == area
     assert json.loads(json.dumps(content))["annotations"][0]["segmentation"] is not None
 
 
-def test_the_numbers_of_a_polygon_are_written_as_they_are(catalogs):
+def test_coordinates_of_polygons_are_written_unchanged(catalogs):
     content = convert_to_coco_dict(register(dataset(annotation(segmentation=[[1.5, 1, 5, 1, 1, 4]]))))
     assert json.dumps(content["annotations"][0]["segmentation"]) == "[[1.5, 1, 5, 1, 1, 4]]"
 
 
-def test_a_dataset_without_annotations_is_a_test_set(catalogs):
+def test_a_test_set_is_written_without_annotations(catalogs):
     assert "annotations" not in convert_to_coco_dict(register(dataset()))
 
 
-def test_what_is_written_reads_back_the_same(catalogs, tmp_path):
+def test_a_written_dataset_is_read_back_the_same(catalogs, tmp_path):
     dicts = dataset(annotation(segmentation=[TRIANGLE]), annotation(segmentation=dict(RLE), category_id=0))
     path = str(tmp_path / "new" / "out.json")
     convert_to_coco_json(register(dicts), path)
@@ -182,7 +182,7 @@ def test_what_is_written_reads_back_the_same(catalogs, tmp_path):
     assert polygon["bbox"] == [1, 2, 3, 4] and polygon["bbox_mode"] == BoxMode.XYWH_ABS
 
 
-def test_an_existing_file_stays(catalogs, tmp_path):
+def test_an_existing_file_is_not_overwritten(catalogs, tmp_path):
     path = tmp_path / "out.json"
     path.write_text("{}")
     convert_to_coco_json(register(dataset(annotation())), str(path))

@@ -6,26 +6,26 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
-import d2_detr  # noqa: F401  (settles which detectron2 answers)
+import d2_detr  # noqa: F401  (selects the detectron2 to import)
 
 from detectron2.data import transforms as T
 
 
-def picture(*shape):
+def random_image(*shape):
     return (np.random.RandomState(0).rand(*shape) * 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("interp", [None, Image.NEAREST, Image.BILINEAR, Image.BICUBIC])
 @pytest.mark.parametrize("shape", [(6, 9), (6, 9, 3)])
 def test_uint8_is_resized_by_pillow(shape, interp):
-    img = picture(*shape)
+    img = random_image(*shape)
     expected = Image.fromarray(img).resize((5, 13), Image.BILINEAR if interp is None else interp)
     assert np.array_equal(T.ResizeTransform(6, 9, 13, 5, interp).apply_image(img), np.asarray(expected))
 
 
 @pytest.mark.parametrize("channels", [(), (1,), (3,)])
-def test_resizing_keeps_channels_and_mirrored_arrays(channels):
-    img = picture(6, 9, *channels)[:, ::-1]
+def test_resizing_keeps_channels_and_accepts_mirrored_arrays(channels):
+    img = random_image(6, 9, *channels)[:, ::-1]
     resized = T.ResizeTransform(6, 9, 12, 18).apply_image(img)
     assert resized.shape == (12, 18, *channels)
     assert np.array_equal(resized, T.ResizeTransform(6, 9, 12, 18).apply_image(img.copy()))
@@ -35,14 +35,14 @@ def test_resizing_keeps_channels_and_mirrored_arrays(channels):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("channels", [(), (1,), (3,)])
 def test_floats_are_resized_by_torch(channels, dtype, interp, mode):
-    img = (picture(6, 9, *channels) / 255).astype(dtype)[:, ::-1]
+    img = (random_image(6, 9, *channels) / 255).astype(dtype)[:, ::-1]
     resized = T.ResizeTransform(6, 9, 13, 5, interp).apply_image(img)
     planes = torch.from_numpy(img.copy()).reshape(6, 9, -1).permute(2, 0, 1)[None]
     expected = F.interpolate(planes, (13, 5), mode=mode)[0].permute(1, 2, 0).reshape(13, 5, *channels)
     assert resized.dtype == dtype and np.array_equal(resized, expected.numpy())
 
 
-def test_labels_are_resized_to_labels():
+def test_labels_are_resized_by_nearest_neighbor():
     labels = np.array([[0, 7], [7, 0]], dtype=np.uint8)
     assert (
         T.ResizeTransform(2, 2, 4, 4).apply_segmentation(labels).tolist() == labels.repeat(2, 0).repeat(2, 1).tolist()
@@ -66,7 +66,7 @@ def test_boxes_and_points_are_scaled_by_the_ratio_of_the_sizes():
         ((4, 5), 2, 100, (2, 3)),  # 2.5 is rounded up
     ],
 )
-def test_shortest_edge_sets_the_size_unless_the_longest_gets_too_long(size_hw, short, longest, expected):
+def test_the_longest_edge_limits_the_shortest(size_hw, short, longest, expected):
     assert T.ResizeShortestEdge.get_output_shape(*size_hw, short, longest) == expected
     resize = T.ResizeShortestEdge([short], longest, "choice").get_transform(np.zeros(size_hw))
     assert (resize.new_h, resize.new_w) == expected
@@ -77,7 +77,7 @@ def test_no_edge_exceeds_the_longest(size_hw, short, longest):
     assert max(T.ResizeShortestEdge.get_output_shape(*size_hw, short, longest)) <= longest
 
 
-def test_one_random_number_decides_a_flip_and_one_a_size():
+def test_a_flip_and_a_size_each_draw_one_random_number():
     img = np.zeros((10, 20))
     np.random.seed(0)  # uniform: .549, .715, .603, .545
     flips = [T.RandomFlip(0.6).get_transform(img) for _ in range(4)]
@@ -95,15 +95,15 @@ def test_a_range_includes_both_ends():
     assert {resize.get_transform(np.zeros((10, 20))).new_h for _ in range(50)} == {5, 6}
 
 
-def test_length_zero_leaves_the_image():
+def test_length_zero_keeps_the_size():
     assert isinstance(T.ResizeShortestEdge(0).get_transform(np.zeros((1, 1))), T.NoOpTransform)
 
 
 @pytest.mark.parametrize(
     "flip, corner", [(T.RandomFlip(1.0), (0, -1)), (T.RandomFlip(1.0, horizontal=False, vertical=True), (-1, 0))]
 )
-def test_flips_mirror_the_side_they_name(flip, corner):
-    assert flip(T.AugInput(picture(4, 6))).apply_image(picture(4, 6))[0, 0] == picture(4, 6)[corner]
+def test_flips_mirror_in_the_named_direction(flip, corner):
+    assert flip(T.AugInput(random_image(4, 6))).apply_image(random_image(4, 6))[0, 0] == random_image(4, 6)[corner]
 
 
 @pytest.mark.parametrize(
@@ -121,53 +121,62 @@ def test_contradictory_arguments_are_refused(build):
 
 
 def test_image_boxes_and_labels_are_transformed_together():
-    aug_input = T.AugInput(picture(4, 6, 3), boxes=np.array([[0.0, 0, 1, 2]]), sem_seg=picture(4, 6))
+    aug_input = T.AugInput(random_image(4, 6, 3), boxes=np.array([[0.0, 0, 1, 2]]), sem_seg=random_image(4, 6))
     tfms = T.AugmentationList([T.ResizeShortestEdge(8), T.RandomFlip(1.0)])(aug_input)
     assert aug_input.image.shape == (8, 12, 3) and aug_input.sem_seg.shape == (8, 12)
     assert aug_input.boxes.tolist() == [[10, 0, 12, 4]]
     assert tfms.apply_box(np.array([[0.0, 0, 1, 2]])).tolist() == [[10, 0, 12, 4]]
 
 
-def test_a_transform_may_stand_among_the_augmentations():
-    aug_input = T.AugInput(picture(4, 6))
+def test_transforms_and_augmentations_can_be_mixed():
+    aug_input = T.AugInput(random_image(4, 6))
     crop = T.CropTransform(1, 0, 3, 4)
     tfms = aug_input.apply_augmentations([T.RandomFlip(1.0), crop, T.AugmentationList([T.ResizeShortestEdge(8)])])
     assert isinstance(tfms, T.TransformList) and isinstance(tfms[0], T.HFlipTransform) and tfms[1] is crop
     assert aug_input.image.shape == (11, 8)
-    assert np.array_equal(tfms.apply_image(picture(4, 6)), aug_input.image)
+    assert np.array_equal(tfms.apply_image(random_image(4, 6)), aug_input.image)
 
 
-def test_augmentations_see_what_they_ask_for_after_those_before_them():
+def test_augmentations_get_the_output_of_the_previous_one():
     class Spy(T.Augmentation):
         def get_transform(self, image, boxes):
             self.seen = (image.shape, boxes.tolist())
             return T.NoOpTransform()
 
     spy = Spy()
-    T.AugmentationList([T.ResizeShortestEdge(8), spy])(T.AugInput(picture(4, 6), boxes=np.array([[1.0, 1, 2, 2]])))
+    T.AugmentationList([T.ResizeShortestEdge(8), spy])(T.AugInput(random_image(4, 6), boxes=np.array([[1.0, 1, 2, 2]])))
     assert spy.seen == ((8, 12), [[2, 2, 4, 4]])
 
 
-def test_an_augmentation_may_look_at_nothing():
+def test_an_augmentation_may_ignore_the_input():
     class Blind(T.Augmentation):
         def get_transform(self):
             return T.HFlipTransform(6)
 
-    aug_input = T.AugInput(picture(4, 6))
+    aug_input = T.AugInput(random_image(4, 6))
     Blind()(aug_input)
-    assert np.array_equal(aug_input.image, picture(4, 6)[:, ::-1])
+    assert np.array_equal(aug_input.image, random_image(4, 6)[:, ::-1])
 
 
-def test_an_augmentation_that_asks_for_what_there_is_not_fails():
+def test_an_augmentation_with_unknown_arguments_fails():
     class Curious(T.Augmentation):
         def get_transform(self, image, depth):
             return T.NoOpTransform()
 
     with pytest.raises(AttributeError, match="depth"):
-        Curious()(T.AugInput(picture(4, 6)))
+        Curious()(T.AugInput(random_image(4, 6)))
 
 
-def test_repr_shows_the_arguments_that_are_not_defaults():
+def test_an_augmentation_can_store_its_arguments():
+    class Zoom(T.Augmentation):
+        def __init__(self, factor, interp=2):
+            super().__init__()
+            self._init(locals())
+
+    assert vars(Zoom(3)) == {"factor": 3, "interp": 2} and repr(Zoom(3)) == "Zoom(factor=3)"
+
+
+def test_repr_shows_arguments_other_than_defaults():
     flip = T.RandomFlip(prob=0.25)
     assert repr(flip) == "RandomFlip(prob=0.25)" and repr(T.RandomFlip()) == "RandomFlip()"
     resize = T.ResizeShortestEdge([480, 512], 1333, "choice")

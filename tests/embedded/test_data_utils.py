@@ -3,7 +3,7 @@ import pycocotools.mask as mask_util
 import pytest
 from PIL import Image
 
-import d2_detr  # noqa: F401  (settles which detectron2 answers)
+import d2_detr  # noqa: F401  (selects the detectron2 to import)
 
 import detectron2
 from detectron2.data import MetadataCatalog
@@ -11,7 +11,9 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, BoxMode, PolygonMasks
 
-embedded_only = pytest.mark.skipif("embedded" not in detectron2.__version__, reason="a promise of the embedded part")
+embedded_only = pytest.mark.skipif(
+    "embedded" not in detectron2.__version__, reason="specific to the embedded detectron2"
+)
 
 SQUARE = [2.0, 1, 6, 1, 6, 3, 2, 3]  # 4 wide, 2 high
 
@@ -30,8 +32,8 @@ def pixels():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_an_image_is_read_upright(pixels, orientation, tmp_path):
-    undo = {  # how a camera would store the upright image under this orientation
+def test_the_exif_orientation_is_applied(pixels, orientation, tmp_path):
+    stored = {  # how a camera stores the upright image with this orientation
         1: lambda a: a,
         2: lambda a: a[:, ::-1],
         3: lambda a: a[::-1, ::-1],
@@ -44,22 +46,22 @@ def test_an_image_is_read_upright(pixels, orientation, tmp_path):
     exif = Image.Exif()
     exif[274] = orientation
     path = str(tmp_path / "turned.png")
-    Image.fromarray(np.ascontiguousarray(undo(pixels))).save(path, exif=exif)
+    Image.fromarray(np.ascontiguousarray(stored(pixels))).save(path, exif=exif)
     assert np.array_equal(utils.read_image(path, "RGB"), pixels)
 
 
 @pytest.mark.parametrize(
     "format, expected",
     [(None, lambda rgb: rgb), ("BGR", lambda rgb: rgb[:, :, ::-1]), ("L", lambda rgb: rgb[:, :, :1])],
-    ids=["as it is", "BGR", "L"],
+    ids=["unchanged", "BGR", "L"],
 )
-def test_formats(pixels, format, expected, tmp_path):
-    grey = pixels[:, :, :1].repeat(3, axis=2) if format == "L" else pixels
-    Image.fromarray(grey).save(tmp_path / "a.png")
-    assert np.array_equal(utils.read_image(str(tmp_path / "a.png"), format), expected(grey))
+def test_images_are_read_in_the_given_format(pixels, format, expected, tmp_path):
+    gray = pixels[:, :, :1].repeat(3, axis=2) if format == "L" else pixels
+    Image.fromarray(gray).save(tmp_path / "a.png")
+    assert np.array_equal(utils.read_image(str(tmp_path / "a.png"), format), expected(gray))
 
 
-def test_a_size_is_filled_in_where_it_lacks_and_compared_where_not(pixels):
+def test_a_missing_size_is_set_and_a_wrong_one_refused(pixels):
     record = {"width": 4}
     utils.check_image_size(record | {"height": 2}, pixels)
     with pytest.raises(utils.SizeMismatchError, match=r"x\.jpg"):
@@ -92,7 +94,7 @@ def test_an_rle_becomes_a_transformed_mask():
     assert obj["segmentation"][1:3, 4:8].all() and obj["segmentation"].sum() == 8
 
 
-def test_a_mask_of_another_size_than_the_image_is_refused():
+def test_a_mask_of_the_wrong_size_is_refused():
     with pytest.raises(AssertionError):
         utils.transform_instance_annotations(annotation(segmentation=rle()), T.NoOpTransform(), (9, 10))
 
@@ -102,7 +104,7 @@ def test_an_unknown_mask_format_is_refused():
         utils.annotations_to_instances([annotation(segmentation=[SQUARE])], (8, 10), mask_format="polygons")
 
 
-def test_an_unknown_kind_of_segmentation_is_refused():
+def test_an_unknown_type_of_segmentation_is_refused():
     with pytest.raises(ValueError):
         utils.transform_instance_annotations(annotation(segmentation="?"), T.NoOpTransform(), (8, 10))
 
@@ -134,7 +136,7 @@ def test_an_rle_cannot_become_a_polygon():
         utils.annotations_to_instances([annotation(segmentation=rle())], (8, 10))
 
 
-def test_instances_without_an_area_are_left_out():
+def test_instances_without_an_area_are_dropped():
     empty = np.zeros((8, 10), dtype=np.uint8)
     annos = [
         annotation(segmentation=rle()),

@@ -1,4 +1,4 @@
-"""What only the embedded detectron2 does: say what it lacks, suggest keys, warn about keys that nothing reads."""
+"""Errors about missing features, hints about config keys."""
 
 import importlib
 import logging
@@ -12,9 +12,9 @@ import detectron2
 from detectron2.config import get_cfg
 
 PROJECT = Path(__file__).parents[2] / "d2_detr"
-HINT = "install the real Detectron2 (see the README of d2_detr, 'Real Detectron2')"
+HINT = "install the real Detectron2 (see the README of d2_detr, 'Install')"
 
-pytestmark = pytest.mark.skipif("embedded" not in detectron2.__version__, reason="the real Detectron2 answers")
+pytestmark = pytest.mark.skipif("embedded" not in detectron2.__version__, reason="specific to the embedded detectron2")
 
 
 @pytest.mark.parametrize(
@@ -44,20 +44,26 @@ pytestmark = pytest.mark.skipif("embedded" not in detectron2.__version__, reason
         "utils.visualizer",
     ],
 )
-def test_missing_name_is_an_import_error_that_names_it_and_the_remedy(name):
+def test_a_missing_name_is_an_import_error_with_a_hint(name):
     module, _, attribute = f"detectron2.{name}".rpartition(".")
     with pytest.raises(ImportError) as error:
         exec(f"from {module} import {attribute}")
     assert str(error.value).endswith(f" lacks detectron2.{name}; {HINT}")
 
 
-@pytest.mark.parametrize("module", ["model_zoo", "projects.point_rend", "engine.launch"])
-def test_missing_module_is_module_not_found(module):
+@pytest.mark.parametrize("access", ["modeling.build_roi_heads", "utils.comm.reduce_dict"])
+def test_a_missing_attribute_is_an_error_with_a_hint(access):
+    with pytest.raises(ImportError, match=re.escape(f" lacks detectron2.{access}; {HINT}")):
+        eval(f"detectron2.{access}")
+
+
+@pytest.mark.parametrize("module", ["model_zoo", "export", "projects.point_rend", "engine.launch"])
+def test_a_missing_module_is_an_error_with_a_hint(module):
     with pytest.raises(ModuleNotFoundError, match=re.escape(HINT)):
         importlib.import_module(f"detectron2.{module}")
 
 
-def test_private_names_stay_attribute_errors_and_submodules_importable():
+def test_private_names_and_submodules_behave_as_usual():
     assert not hasattr(detectron2, "__wrapped__")
     assert not hasattr(detectron2.config, "_private")
     for name in [name for name in sys.modules if name.startswith("detectron2.utils")]:
@@ -68,7 +74,7 @@ def test_private_names_stay_attribute_errors_and_submodules_importable():
 
 
 @pytest.mark.parametrize("text", ["VERSION: 1", "VERSION: 0"])
-def test_config_of_version_1_is_refused(tmp_path, text):
+def test_configs_of_older_versions_are_refused(tmp_path, text):
     (tmp_path / "old.yaml").write_text(text)
     with pytest.raises(NotImplementedError, match=re.escape(HINT)):
         get_cfg().merge_from_file(str(tmp_path / "old.yaml"))
@@ -82,7 +88,7 @@ def test_rotated_boxes_are_refused(mode):
         BoxMode.convert([5, 5, 2, 2, 45], BoxMode.XYWHA_ABS, BoxMode[mode])
 
 
-def test_unknown_key_suggests_its_neighbours(tmp_path):
+def test_an_unknown_key_suggests_similar_ones(tmp_path):
     with pytest.raises(AssertionError, match=r"SOLVER.MAX_ITR \(did you mean SOLVER.MAX_ITER"):
         get_cfg().merge_from_list(["SOLVER.MAX_ITR", "1"])
     (tmp_path / "typo.yaml").write_text("VERSION: 2\nMODEL: {DEVISE: cpu}")
@@ -105,24 +111,23 @@ def test_unknown_key_suggests_its_neighbours(tmp_path):
         pytest.param(["MODEL.MINE", 5], [], id="added key"),
     ],
 )
-def test_changed_keys_that_nothing_reads_are_warned_about(caplog, changes, warned):
-    from detectron2.config.unread import warn_unread
+def test_changed_keys_without_effect_cause_a_warning(caplog, changes, warned):
+    from detectron2.config.config import warn_unread
 
     cfg = get_cfg()
     cfg.MODEL.MINE = 1
     cfg.merge_from_list(changes)
-    with caplog.at_level(logging.WARNING, "detectron2.config.unread"):
+    with caplog.at_level(logging.WARNING, "detectron2.config.config"):
         warn_unread(cfg)
     assert [message.rpartition(": ")[2] for message in caplog.messages] == warned
 
 
 def test_every_key_that_the_code_reads_is_listed():
-    from detectron2.config.config import flatten
-    from detectron2.config.unread import READ_KEYS
+    from detectron2.config.config import READ_KEYS, flatten
 
     known = set(dict(flatten(get_cfg())))
     assert known >= READ_KEYS
-    code = "\n".join(path.read_text() for path in PROJECT.rglob("*.py"))  # the plugin's and the embedded
+    code = "\n".join(path.read_text() for path in PROJECT.rglob("*.py"))  # the plugin and the embedded package
     read = set(re.findall(r"\bcfg\.([A-Z][A-Z0-9_]*(?:\.[A-Z][A-Z0-9_]*)*)", code))
     read |= {f"SOLVER.{key}" for key in re.findall(r"\bsolver\.([A-Z][A-Z0-9_.]*[A-Z0-9])", code)}
     assert len(read) > 20

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-import d2_detr  # noqa: F401  (settles which detectron2 answers)
+import d2_detr  # noqa: F401  (selects the detectron2 to import)
 
 import detectron2
 from detectron2.checkpoint import DetectionCheckpointer
@@ -29,12 +29,14 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter
 
-embedded_only = pytest.mark.skipif("embedded" not in detectron2.__version__, reason="a promise of the embedded part")
+embedded_only = pytest.mark.skipif(
+    "embedded" not in detectron2.__version__, reason="only the embedded detectron2 promises it"
+)
 
 
 @META_ARCH_REGISTRY.register()
 class EngineTestModel(nn.Module):
-    """Learns one number; in evaluation it returns its inputs."""
+    """A model with one parameter that returns its inputs in eval mode."""
 
     def __init__(self, cfg=None):
         super().__init__()
@@ -52,12 +54,12 @@ def simple_trainer(data=1.0):
 
 
 @pytest.fixture(autouse=True)
-def loggers_as_found():
-    """A trainer sets up loggers that other tests should not inherit."""
+def restored_loggers():
+    """Restore the loggers that trainers configure."""
     loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore")]
-    found = [(logger.level, logger.propagate, logger.handlers[:]) for logger in loggers]
+    before = [(logger.level, logger.propagate, logger.handlers[:]) for logger in loggers]
     yield
-    for logger, (level, propagate, handlers) in zip(loggers, found, strict=True):
+    for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
         logger.setLevel(level)
         logger.propagate, logger.handlers = propagate, handlers
 
@@ -77,7 +79,7 @@ def test_hooks_are_called_around_training_and_each_iteration():
     assert calls == [("before_train", 5, 5), *steps, ("after_train", 7, 7)]
 
 
-def test_a_failure_is_raised_after_the_hooks_have_seen_its_iteration_and_nothing_is_evaluated():
+def test_after_a_failure_after_train_runs_without_evaluation():
     class Fails(TrainerBase):
         def run_step(self):
             if self.iter == 1:
@@ -93,7 +95,7 @@ def test_a_failure_is_raised_after_the_hooks_have_seen_its_iteration_and_nothing
     assert [moment for moment, *_ in calls].count("after_step") == 1
 
 
-def test_state_holds_the_iteration_and_the_hooks_that_have_a_state(caplog):
+def test_the_state_contains_the_iteration_and_hook_states(caplog):
     class Counts(HookBase):
         count = 3
 
@@ -128,9 +130,9 @@ def test_total_loss_is_the_sum_and_each_loss_is_stored():
     assert [latest[name] for name in ("total_loss", "loss_a", "loss_b")] == [(3.0, 0), (1.0, 0), (2.0, 0)]
 
 
-def test_losses_are_averaged_over_the_processes_and_the_slowest_loader_counts(monkeypatch):
-    def gather(own):
-        return [{**own, "data_time": 2.0}, {**own, "data_time": 5.0, "loss_a": 3.0}]
+def test_losses_are_averaged_and_data_time_is_the_maximum(monkeypatch):
+    def gather(metrics):
+        return [{**metrics, "data_time": 2.0}, {**metrics, "data_time": 5.0, "loss_a": 3.0}]
 
     monkeypatch.setattr(comm, "gather", gather)
     trainer = simple_trainer()
@@ -148,7 +150,7 @@ def test_losses_are_stored_every_gather_metric_period():
         assert [i for _, i in trainer.storage.history(name).values()] == [2, 5]
 
 
-def test_another_data_loader_can_take_over():
+def test_the_data_loader_can_be_replaced():
     trainer = simple_trainer(data=1.0)
     trainer.train(0, 1)
     trainer.reset_data_loader(lambda: itertools.repeat(10.0))
@@ -164,7 +166,7 @@ def test_a_model_may_return_one_loss():
     assert list(trainer.storage.latest()) == ["rank_data_time", "data_time", "total_loss"]
 
 
-def test_a_loss_that_is_not_finite_ends_the_training():
+def test_a_loss_that_is_not_finite_stops_training():
     with pytest.raises(FloatingPointError, match="iteration"):
         simple_trainer(data=math.nan).train(0, 1)
 
@@ -176,7 +178,7 @@ def test_a_model_in_eval_mode_is_refused():
         trainer.train(0, 1)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without CUDA")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="tests the behavior without CUDA")
 def test_amp_needs_cuda():
     model = EngineTestModel()
     trainer = AMPTrainer(model, itertools.repeat(1.0), torch.optim.SGD(model.parameters(), lr=0.1))
@@ -185,7 +187,7 @@ def test_amp_needs_cuda():
         trainer.train(0, 1)
 
 
-def test_time_is_stored_after_the_warmup_and_summed_up(caplog):
+def test_time_is_stored_after_the_warmup_and_summarized(caplog):
     caplog.set_level("INFO", logger="detectron2")
     trainer = simple_trainer()
     trainer.register_hooks([hooks.IterationTimer(warmup_iter=3)])
@@ -195,7 +197,7 @@ def test_time_is_stored_after_the_warmup_and_summed_up(caplog):
     assert "Total training time: 0:00:00 (0:00:00 on hooks)" in caplog.text
 
 
-def test_a_failure_before_the_timer_starts_is_the_one_that_is_raised():
+def test_the_timer_does_not_hide_an_earlier_failure():
     class Fails(HookBase):
         def before_train(self):
             raise RuntimeError("broken")
@@ -206,7 +208,7 @@ def test_a_failure_before_the_timer_starts_is_the_one_that_is_raised():
         trainer.train(0, 1)
 
 
-def test_writers_write_every_period_after_the_last_iteration_and_before_they_are_closed():
+def test_writers_write_every_period_and_before_they_are_closed():
     class Writer(EventWriter):
         events = []  # noqa: RUF012
 
@@ -225,7 +227,7 @@ def test_writers_write_every_period_after_the_last_iteration_and_before_they_are
 @pytest.mark.parametrize(
     ("total", "period", "evaluated_at"), [(4, 2, [1, 4]), (5, 2, [1, 3, 5]), (2, 0, [2]), (0, 2, [1])]
 )
-def test_evaluation_runs_every_period_and_after_the_last_iteration(total, period, evaluated_at):
+def test_evaluation_runs_every_period_and_after_training(total, period, evaluated_at):
     trainer = simple_trainer()
     evaluate = hooks.EvalHook(period, lambda: {"bbox": {"AP": 30.0, "AP50": 50.0}})
     trainer.register_hooks([evaluate])
@@ -242,7 +244,7 @@ def test_evaluation_runs_every_period_and_after_the_last_iteration(total, period
         ("max", [math.nan, 1.0, math.nan, 0.5], [1], 1.0),
     ],
 )
-def test_best_checkpoint_is_saved_when_the_metric_is_better_than_ever(tmp_path, mode, metrics, saved_at, best):
+def test_best_checkpoint_is_saved_when_the_metric_improves(tmp_path, mode, metrics, saved_at, best):
     saved, values = [], iter(metrics)
     trainer = simple_trainer()
     checkpointer = DetectionCheckpointer(trainer.model, str(tmp_path))
@@ -254,7 +256,7 @@ def test_best_checkpoint_is_saved_when_the_metric_is_better_than_ever(tmp_path, 
     assert best_checkpointer.best_metric == best
 
 
-def test_best_checkpoint_warns_about_a_metric_that_nobody_stores(tmp_path, caplog):
+def test_best_checkpoint_warns_about_a_missing_metric(tmp_path, caplog):
     trainer = simple_trainer()
     trainer.register_hooks([hooks.BestCheckpointer(0, DetectionCheckpointer(trainer.model, str(tmp_path)), "AP")])
     trainer.train(0, 1)
@@ -270,11 +272,11 @@ def test_lr_is_stored_before_the_schedule_steps():
     assert [lr for lr, _ in trainer.storage.history("lr").values()] == pytest.approx([0.1, 0.05, 0.025])
 
 
-def test_lr_hook_takes_its_own_optimizer_and_schedule():
+def test_lr_hook_accepts_an_optimizer_and_a_scheduler():
     trainer = simple_trainer()
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=8.0)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
-    optimizer.step()  # which torch wants to see before the schedule's
+    optimizer.step()  # torch warns if the schedule steps first
     hook = hooks.LRScheduler(optimizer, scheduler)
     trainer.register_hooks([hook])
     trainer.train(0, 3)
@@ -287,7 +289,7 @@ def test_lr_hook_takes_its_own_optimizer_and_schedule():
     [([1, 3, 3], [1, 2, 3], 1), ([1, 1, 1], [1, 2, 2], 1), ([2], [1], 0)],
     ids=["largest", "most-common", "only"],
 )
-def test_lr_stands_for_the_largest_group_or_the_most_common_rate(sizes, rates, expected):
+def test_lr_is_that_of_the_largest_group_or_the_most_common(sizes, rates, expected):
     groups = [
         {"params": [nn.Parameter(torch.zeros(1)) for _ in range(size)], "lr": lr}
         for size, lr in zip(sizes, rates, strict=True)
@@ -327,7 +329,7 @@ def cfg(tmp_path):
     return cfg
 
 
-def test_default_hooks_and_their_order(cfg):
+def test_default_hooks_have_a_fixed_order(cfg):
     names = [type(hook).__name__ for hook in Trainer(cfg).build_hooks() if hook is not None]
     assert names == ["IterationTimer", "LRScheduler", "PeriodicCheckpointer", "EvalHook", "PeriodicWriter"]
 
@@ -351,7 +353,7 @@ def test_default_training_writes_metrics_and_checkpoints(cfg, tmp_path):
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
 
 
-def test_checkpoint_content(cfg, tmp_path):
+def test_checkpoint_contains_the_state_of_the_trainer(cfg, tmp_path):
     cfg.SOLVER.MAX_ITER = 20
     cfg.SOLVER.STEPS = ()
     trainer = Trainer(cfg)
@@ -371,10 +373,10 @@ def test_checkpoint_content(cfg, tmp_path):
     assert set(state["_trainer"]["optimizer"]["state"][0]) == {"momentum_buffer"}
 
 
-def test_an_interrupted_training_ends_where_the_uninterrupted_does(cfg, tmp_path):
-    whole = Trainer(cfg)
-    whole.resume_or_load(resume=False)
-    whole.train()
+def test_a_resumed_training_ends_like_an_uninterrupted_one(cfg, tmp_path):
+    uninterrupted = Trainer(cfg)
+    uninterrupted.resume_or_load(resume=False)
+    uninterrupted.train()
 
     (tmp_path / "last_checkpoint").write_text("model_0000019.pth")
     resumed = Trainer(cfg)
@@ -382,8 +384,8 @@ def test_an_interrupted_training_ends_where_the_uninterrupted_does(cfg, tmp_path
     assert resumed.start_iter == 20
     assert resumed.scheduler.last_epoch == 20
     resumed.train()
-    assert resumed.model.weight.item() == whole.model.weight.item()
-    assert resumed.optimizer.state_dict() == whole.optimizer.state_dict()
+    assert resumed.model.weight.item() == uninterrupted.model.weight.item()
+    assert resumed.optimizer.state_dict() == uninterrupted.optimizer.state_dict()
 
 
 def test_without_resume_only_the_weights_are_loaded(cfg, tmp_path):
@@ -394,7 +396,7 @@ def test_without_resume_only_the_weights_are_loaded(cfg, tmp_path):
     assert (trainer.model.weight.item(), trainer.start_iter) == (7.0, 0)
 
 
-def test_trainer_s_model_loader_and_optimizer_are_those_of_the_inner_trainer(cfg):
+def test_trainer_has_the_attributes_of_its_inner_trainer(cfg):
     trainer = Trainer(cfg)
     for name in ("model", "data_loader", "optimizer"):
         assert getattr(trainer, name) is getattr(trainer._trainer, name)
@@ -412,7 +414,7 @@ def test_expected_results_are_verified(cfg):
 
 
 @embedded_only
-def test_what_a_default_trainer_lacks_says_how_to_get_it(cfg, monkeypatch):
+def test_unsupported_training_is_refused_with_a_hint(cfg, monkeypatch):
     with pytest.raises(NotImplementedError, match=r"build_optimizer.*install the real Detectron2"):
         DefaultTrainer(cfg)
     monkeypatch.setattr(comm, "get_world_size", lambda: 2)
@@ -423,7 +425,7 @@ def test_what_a_default_trainer_lacks_says_how_to_get_it(cfg, monkeypatch):
         Trainer.auto_scale_workers(cfg, 16)
 
 
-def test_a_config_for_any_number_or_for_this_number_of_processes_stays(cfg):
+def test_a_config_that_matches_the_world_size_is_unchanged(cfg):
     assert DefaultTrainer.auto_scale_workers(cfg, 16) is cfg
     cfg.SOLVER.REFERENCE_WORLD_SIZE = 16
     assert DefaultTrainer.auto_scale_workers(cfg, 16) is cfg
@@ -451,7 +453,7 @@ class Evaluating(DefaultTrainer):
     [(("3",), {"toy": {"count": 6.0}}), (("3", "4"), {"3": {"toy": {"count": 6.0}}, "4": {"toy": {"count": 8.0}}})],
     ids=["one", "two"],
 )
-def test_results_are_by_dataset_unless_there_is_one(cfg, names, expected):
+def test_results_are_keyed_by_dataset_if_there_are_several(cfg, names, expected):
     class Counting(Evaluating):
         @classmethod
         def build_evaluator(cls, cfg, dataset_name):
@@ -467,7 +469,7 @@ def test_without_an_evaluator_there_are_no_results(cfg, caplog):
     assert "build_evaluator" in caplog.text
 
 
-def test_command_line():
+def test_command_line_has_the_options_of_detectron2():
     parser = default_argument_parser()
     args = vars(parser.parse_args([]))
     assert args.pop("dist_url").startswith("tcp://127.0.0.1:")
@@ -483,7 +485,7 @@ def test_command_line():
     assert parser.parse_args(["--resume", "SOLVER.BASE_LR", "0.1"]).opts == ["SOLVER.BASE_LR", "0.1"]
 
 
-def test_setup_records_the_config_and_seeds(cfg, tmp_path):
+def test_setup_saves_the_config_and_sets_the_seed(cfg, tmp_path):
     cfg.SEED = 7
     cfg.CUDNN_BENCHMARK = True
     benchmark = torch.backends.cudnn.benchmark
@@ -503,8 +505,8 @@ def test_setup_records_the_config_and_seeds(cfg, tmp_path):
     assert "EngineTestModel" in log
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without CUDA")
-def test_setup_leaves_the_precision_of_a_cpu(cfg):
+@pytest.mark.skipif(torch.cuda.is_available(), reason="tests the behavior without CUDA")
+def test_setup_does_not_change_the_precision_without_cuda(cfg):
     precision = torch.get_float32_matmul_precision()
     try:
         cfg.FLOAT32_PRECISION = "medium"

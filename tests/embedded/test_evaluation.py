@@ -7,7 +7,7 @@ import pycocotools.mask as mask_util
 import pytest
 import torch
 
-import d2_detr  # noqa: F401  (settles which detectron2 answers)
+import d2_detr  # noqa: F401  (selects the detectron2 to import)
 
 import detectron2
 from detectron2.config import get_cfg
@@ -24,7 +24,9 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.structures import Boxes, BoxMode, Instances
 
-embedded_only = pytest.mark.skipif("embedded" not in detectron2.__version__, reason="a promise of the embedded part")
+embedded_only = pytest.mark.skipif(
+    "embedded" not in detectron2.__version__, reason="only the embedded detectron2 promises it"
+)
 
 METRICS = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
 LARGE = (0.0, 0.0, 100.0, 100.0)
@@ -45,7 +47,7 @@ def predictions(*boxes, classes=None, scores=None, masks=False):
 
 @pytest.fixture
 def evaluate(tmp_path):
-    """Predictions for image 5, which has `boxes` of `classes` as ground truth -> results."""
+    """Evaluate predictions for image 5, whose ground truth is `boxes` of `classes`."""
     registered = []
 
     def evaluate(instances, boxes=(LARGE,), classes=None, names=("a", "b"), id_map=None, **kwargs):
@@ -72,7 +74,7 @@ def evaluate(tmp_path):
         MetadataCatalog.remove(name)
 
 
-def test_perfect_boxes_have_ap_100_in_their_size_and_class(evaluate):
+def test_perfect_boxes_have_ap_100_for_their_size_and_class(evaluate):
     results = evaluate(predictions(LARGE))
     assert list(results) == ["bbox"] and list(results["bbox"]) == [*METRICS, "AP-a", "AP-b"]
     expected = [100, 100, 100, math.nan, math.nan, 100, 100, math.nan]
@@ -80,7 +82,7 @@ def test_perfect_boxes_have_ap_100_in_their_size_and_class(evaluate):
 
 
 def test_ap_is_the_mean_over_ten_thresholds(evaluate):
-    # IoU 0.72: found at 0.50, 0.55, 0.60, 0.65, 0.70, not at the other five
+    # IoU 0.72: true positive at 0.50, 0.55, 0.60, 0.65, 0.70, false positive at the other five
     bbox = evaluate(predictions((0.0, 0, 100, 72)))["bbox"]
     assert (bbox["AP"], bbox["AP50"], bbox["AP75"], bbox["AP-a"]) == pytest.approx((50, 100, 0, 50))
 
@@ -97,11 +99,11 @@ def test_a_false_positive_counts_only_if_its_score_is_higher(evaluate):
     assert evaluate(predictions(*boxes, scores=[0.9, 0.1]))["bbox"]["AP"] == pytest.approx(50)
 
 
-def test_a_single_class_has_no_column_of_its_own(evaluate):
+def test_a_single_class_has_no_separate_ap(evaluate):
     assert list(evaluate(predictions(LARGE), names=["a"])["bbox"]) == METRICS
 
 
-def test_masks_are_evaluated_by_mask_where_there_are_any(evaluate):
+def test_masks_are_evaluated_if_any_are_predicted(evaluate):
     wrong_box = predictions(LARGE, masks=True)
     wrong_box.pred_boxes = Boxes(torch.tensor([SMALL]))
     results = evaluate(wrong_box)
@@ -110,36 +112,36 @@ def test_masks_are_evaluated_by_mask_where_there_are_any(evaluate):
     assert list(evaluate(wrong_box, tasks=("segm",))) == ["segm"]
 
 
-def test_the_size_of_a_mask_is_its_own_not_that_of_its_box(evaluate):
-    # the false positive is a small mask in a large box: among large objects it does not count
+def test_segm_ap_uses_the_size_of_the_mask_not_of_the_box(evaluate):
+    # the false positive is a small mask in a large box: it does not count among large objects
     instances = predictions((100.0, 100, 110, 110), LARGE, scores=[0.9, 0.5], masks=True)
     instances.pred_boxes = Boxes(torch.tensor([(20.0, 20, 120, 120), LARGE]))
     results = evaluate(instances)
     assert (results["bbox"]["APl"], results["segm"]["APl"]) == pytest.approx((50, 100))
 
 
-def test_detections_beyond_a_hundred_do_not_count(evaluate):
+def test_at_most_100_detections_are_evaluated(evaluate):
     boxes = [(x, y, x + 5.0, y + 5.0) for x in range(0, 110, 10) for y in range(0, 110, 10)][:120]
-    # 100 of 120 found: precision is 1 at the recalls 0.00, ..., 0.83, which are 84 of 101
+    # 100 true positives of 120: precision is 1 at the recalls 0.00, ..., 0.83, which are 84 of 101
     assert evaluate(predictions(*boxes), boxes)["bbox"]["AP"] == pytest.approx(100 * 84 / 101)
 
 
-def test_a_model_that_finds_nothing_has_no_ap(evaluate):
+def test_without_detections_ap_is_undefined(evaluate):
     bbox = evaluate(predictions())["bbox"]
     assert list(bbox) == METRICS and all(math.isnan(value) for value in bbox.values())
     assert evaluate(None) == {}
 
 
-def test_outputs_without_instances_are_passed_over(evaluate):
+def test_outputs_without_instances_are_ignored(evaluate):
     assert evaluate({"panoptic_seg": None}) == {}
 
 
-def test_a_class_that_the_dataset_lacks_is_an_error(evaluate):
+def test_a_predicted_class_unknown_to_the_dataset_is_an_error(evaluate):
     with pytest.raises(AssertionError, match="2"):
         evaluate(predictions(LARGE, classes=[2]), id_map={10: 0, 20: 1})
 
 
-def test_the_config_in_the_place_of_the_tasks_means_all_tasks(evaluate):
+def test_a_config_passed_as_tasks_means_all_tasks(evaluate):
     assert list(evaluate(predictions(LARGE, masks=True), tasks=get_cfg())) == ["bbox", "segm"]
 
 
@@ -149,7 +151,7 @@ def test_other_coco_tasks_are_refused(evaluate):
         evaluate(predictions(LARGE), tasks=("keypoints",))
 
 
-def test_the_written_results_have_the_ids_of_the_dataset(evaluate, tmp_path):
+def test_results_are_written_with_the_ids_of_the_dataset(evaluate, tmp_path):
     evaluate(predictions(SMALL, classes=[1]), id_map={10: 0, 20: 1})
     (result,) = json.loads((tmp_path / "coco_instances_results.json").read_text())
     assert list(result) == ["image_id", "category_id", "bbox", "score"]
@@ -158,17 +160,17 @@ def test_the_written_results_have_the_ids_of_the_dataset(evaluate, tmp_path):
     assert image["image_id"] == 5 and image["instances"] == [result | {"category_id": 1}]
 
 
-def test_a_dataset_without_json_is_written_beside_the_results(evaluate, tmp_path):
+def test_a_dataset_without_json_is_written_to_the_output_dir(evaluate, tmp_path):
     evaluate(predictions(LARGE))
     assert [path.name for path in tmp_path.glob("*_coco_format.json")] == ["evaluated_0_coco_format.json"]
 
 
 def test_a_dataset_without_json_needs_an_output_dir():
     with pytest.raises(ValueError, match="output_dir"):
-        COCOEvaluator("nothing_is_known_of_this")
+        COCOEvaluator("without_metadata")
 
 
-def test_a_test_set_is_predicted_but_not_evaluated(evaluate, tmp_path):
+def test_results_of_a_test_set_are_written_but_not_evaluated(evaluate, tmp_path):
     assert evaluate(predictions(LARGE), boxes=[]) == {}
     assert len(json.loads((tmp_path / "coco_instances_results.json").read_text())) == 1
 
@@ -202,7 +204,7 @@ class Model(torch.nn.Module):
         return [self.training, torch.is_grad_enabled(), *inputs]
 
 
-def test_a_model_is_run_in_eval_mode_without_gradients_and_left_as_it_was():
+def test_inference_uses_eval_mode_and_no_gradients():
     model, recorder = Model().train(), Recorder({"task": {"AP": 1}})
     assert inference_on_dataset(model, [[1], [2]], recorder) == {"task": {"AP": 1}}
     assert recorder.calls == ["reset", ([1], [False, False, 1]), ([2], [False, False, 2]), "evaluate"]
@@ -219,14 +221,14 @@ def test_an_evaluator_without_results_gives_an_empty_dict():
 
 
 @embedded_only
-def test_a_model_is_left_as_it_was_even_after_an_error():
+def test_an_error_restores_the_training_mode():
     model = Model().train()
     with pytest.raises(RuntimeError), inference_context(model):
         raise RuntimeError
     assert model.training
 
 
-def test_metrics_are_logged_for_a_spreadsheet_without_single_classes(caplog, monkeypatch):
+def test_per_class_metrics_are_not_logged(caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("detectron2"), "propagate", True)
     with caplog.at_level(logging.INFO):
         print_csv_format({"bbox": {"AP": 1.0, "AP50": 2.5, "AP-cat": 3.0}, "accuracy": 0.5})
@@ -238,7 +240,7 @@ def test_metrics_are_logged_for_a_spreadsheet_without_single_classes(caplog, mon
     "expected, metric, good",
     [(39.0, "AP", True), (38.0, "AP", False), (39.0, "AP-none", False), (39.0, "NaN", False), (None, "AP", True)],
 )
-def test_results_are_compared_with_what_the_config_expects(expected, metric, good):
+def test_results_are_verified_against_the_config(expected, metric, good):
     cfg = get_cfg()
     cfg.TEST.EXPECTED_RESULTS = [] if expected is None else [["bbox", metric, expected, 0.5]]
     results = {"bbox": {"AP": 39.4, "NaN": math.nan}}

@@ -44,11 +44,11 @@ def test_model_is_built_by_name_on_the_device(cfg):
     assert model.weight.shape == (3, 1) and model.weight.device.type == "cpu"
 
 
-def test_a_backbone_takes_any_size_unless_it_says_otherwise(cfg):
+def test_size_divisibility_is_0_by_default(cfg):
     assert build_backbone(cfg).size_divisibility == 0
 
 
-def test_backbone_gets_as_many_channels_as_the_pixel_mean_unless_told(cfg):
+def test_default_input_channels_are_those_of_the_pixel_mean(cfg):
     assert build_backbone(cfg).input_shape == ShapeSpec(channels=3)
     assert build_backbone(cfg, ShapeSpec(channels=7)).input_shape.channels == 7
 
@@ -63,14 +63,14 @@ def test_backbone_without_forward_is_abstract():
         Backbone()
 
 
-def test_unknown_names_are_refused_by_name(cfg):
+def test_errors_name_an_unknown_model_or_backbone(cfg):
     cfg.MODEL.META_ARCHITECTURE = cfg.MODEL.BACKBONE.NAME = "Nobody"
     for build in (build_model, build_backbone):
         with pytest.raises(KeyError, match="Nobody"):
             build(cfg)
 
 
-def test_backbone_that_is_none_is_refused(cfg):
+def test_a_builder_must_return_a_backbone(cfg):
     cfg.MODEL.BACKBONE.NAME = "build_no_backbone"
     with pytest.raises(AssertionError):
         build_backbone(cfg)

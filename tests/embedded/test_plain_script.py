@@ -1,4 +1,7 @@
-"""A plain training script for Detr, with nothing of the plugin but its model, mapper and data, runs on both."""
+"""A plain training script with the model, mapper and data of the plugin.
+
+It runs with the embedded and with the real Detectron2.
+"""
 
 import json
 
@@ -6,7 +9,8 @@ import pytest
 import torch
 
 from d2_detr import add_detr_config
-from d2_detr.config.keys import config_path
+from d2_detr.config import config_path
+from d2_detr.data.datasets import register_dataset
 from d2_detr.data.mapper import DetrDatasetMapper
 
 from detectron2.checkpoint import DetectionCheckpointer, PeriodicCheckpointer
@@ -50,8 +54,10 @@ def test_a_plain_script_trains_writes_and_evaluates(tiny_opts, tmp_path):
     cfg = get_cfg()
     add_detr_config(cfg)
     cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+    cfg.merge_from_list([*args.opts, "MODEL.DETR.NUM_CLASSES", "1"])
     default_setup(cfg, args)
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        register_dataset(name)
     model = build_model(cfg)
     train(cfg, model)
 

@@ -1,6 +1,6 @@
-"""Whichever detectron2 answers does what the real one did when tests/reference/record_detectron2.py was run on it.
+"""The detectron2 in use gives the figures that record_detectron2.py recorded.
 
-The figures are recorded group by group: a failure names the group and each figure of it that differs.
+They are compared group by group: a failure names the group and each of its figures that differs.
 """
 
 import copy
@@ -16,11 +16,11 @@ RECORDED = json.loads(FILE.read_text())
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_figures_are_those_of_the_real_detectron2(group):
-    found = differences(RECORDED[group], compute(group), TOLERANCES.get(group, 1e-6))
-    assert not found, f"{len(found)} of {group} differ:\n" + "\n".join(found[:20])
+    lines = differences(RECORDED[group], compute(group), TOLERANCES.get(group, 1e-6))
+    assert not lines, f"{len(lines)} of {group} differ:\n" + "\n".join(lines[:20])
 
 
-def test_every_group_is_recorded_and_none_is_left_over():
+def test_recorded_groups_are_those_that_are_computed():
     assert RECORDED.keys() == GROUPS.keys() and all(RECORDED.values())
 
 
@@ -37,7 +37,7 @@ def test_every_group_is_recorded_and_none_is_left_over():
     ],
     ids=["value", "type", "missing", "new", "shorter", "order", "flag"],
 )
-def test_a_difference_is_found_and_named(change, line):
+def test_a_difference_is_reported_with_its_path(change, line):
     recorded = {"boxes": {"area": 6.0}, "order": [1, 2, "nan"], "flag": True}
     computed = copy.deepcopy(recorded)
     assert differences(recorded, computed) == []
@@ -45,6 +45,6 @@ def test_a_difference_is_found_and_named(change, line):
     assert differences(recorded, computed)[0] == line
 
 
-def test_rounding_is_no_difference():
+def test_rounding_is_not_a_difference():
     assert differences([1.0, 0.0], [1.0 + 1e-7, 1e-12]) == []
     assert differences([1.0], [1.0 + 2e-6]) and not differences([1.0], [1.0 + 2e-6], rel=1e-5)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import d2_detr  # noqa: F401  (settles which detectron2 answers)
+import d2_detr  # noqa: F401  (selects the detectron2 to import)
 
 from detectron2.config import get_cfg
 from detectron2.solver import LRMultiplier, build_lr_scheduler
@@ -27,7 +27,7 @@ def ramp(start, end, steps=4):
 
 
 def learning_rates(cfg, optimizer):
-    """The rates of all groups in each of the 10 iterations."""
+    """Return the rates of all groups in each of the 10 iterations."""
     scheduler = build_lr_scheduler(cfg, optimizer)
     rates = [[group["lr"] for group in optimizer.param_groups]]
     for _ in range(9):
@@ -53,12 +53,12 @@ COSINE = {"LR_SCHEDULER_NAME": "WarmupCosineLR"}
     ],
     ids=["steps", "constant-warmup", "no-warmup", "only-warmup", "cosine", "cosine-end"],
 )
-def test_learning_rate_at_each_iteration(solver, expected):
+def test_learning_rate_follows_the_schedule(solver, expected):
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     assert [rate for (rate,) in learning_rates(config(**solver), optimizer)] == pytest.approx(expected)
 
 
-def test_groups_keep_their_ratio():
+def test_the_lr_ratio_of_parameter_groups_is_constant():
     groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (1.0, 0.1)]
     for large, small in learning_rates(config(**STEPS), torch.optim.SGD(groups, lr=9.0)):
         assert small == pytest.approx(large / 10)
@@ -78,7 +78,7 @@ def test_unknown_names_are_refused(solver):
 
 
 @pytest.mark.parametrize("end", [-0.1, 1.1])
-def test_a_cosine_that_does_not_fall_is_refused(end):
+def test_a_final_cosine_lr_out_of_range_is_refused(end):
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     with pytest.raises(AssertionError, match=str(end)):
         build_lr_scheduler(config(**COSINE, BASE_LR_END=end), optimizer)
@@ -102,7 +102,7 @@ def test_schedule_resumes_from_base_lrs_and_iteration_alone():
     ("clip_type", "expected"),
     [("value", [[1.0, 1.0], [0.5]]), ("norm", [[0.6, 0.8], [0.5]])],  # of the gradients (3, 4) and (0.5)
 )
-def test_each_parameter_s_gradient_is_clipped_before_the_step(clip_type, expected):
+def test_gradients_are_clipped_per_parameter_before_the_step(clip_type, expected):
     cfg = config()
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = clip_type
@@ -114,7 +114,7 @@ def test_each_parameter_s_gradient_is_clipped_before_the_step(clip_type, expecte
         torch.testing.assert_close(param.data, -torch.tensor(step))
 
 
-def test_without_clipping_gradients_are_left_alone():
+def test_without_clipping_gradients_are_unchanged():
     param = nn.Parameter(torch.zeros(1))
     optimizer = maybe_add_gradient_clipping(config(), torch.optim.SGD([param], lr=1.0))
     param.grad = torch.tensor([30.0])
@@ -122,7 +122,7 @@ def test_without_clipping_gradients_are_left_alone():
     assert param.item() == -30
 
 
-def test_a_class_of_optimizers_becomes_one_that_clips():
+def test_an_optimizer_class_is_replaced_by_one_that_clips():
     cfg = config()
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
     assert maybe_add_gradient_clipping(config(), torch.optim.SGD) is torch.optim.SGD

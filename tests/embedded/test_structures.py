@@ -31,13 +31,13 @@ def test_box_conversion_keeps_type_and_input(wrap, source, target):
     assert getattr(converted, "dtype", None) == getattr(expected, "dtype", None)
 
 
-def test_box_mode_takes_ints_and_is_an_int():
+def test_box_mode_accepts_ints_and_is_an_int():
     assert BoxMode.convert([1, 2, 3, 4], 0, 1) == [1, 2, 2, 2]
     assert list(BoxMode) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("box", [[[1, 2, 3, 4]], [1, 2, 3]], ids=["nested", "three numbers"])
-def test_list_that_is_no_box_is_refused(box):
+def test_a_list_that_is_not_a_box_is_refused(box):
     with pytest.raises(AssertionError):
         BoxMode.convert(box, XYXY, XYWH)
 
@@ -47,7 +47,7 @@ def test_box_conversion_round_trips(box):
     assert BoxMode.convert(BoxMode.convert(box, XYWH, XYXY), XYXY, XYWH) == box
 
 
-def test_boxes_measure_and_clip():
+def test_boxes_have_areas_and_can_be_clipped_and_scaled():
     boxes = Boxes([[0, 0, 2, 3], [4, 4, 4, 9], [-1, -1, 20, 30]])
     assert boxes.tensor.dtype == torch.float32
     assert boxes.area().tolist() == [6, 0, 651]
@@ -59,7 +59,7 @@ def test_boxes_measure_and_clip():
     assert boxes.tensor[0].tolist() == [0, 0, 4, 30]
 
 
-def test_boxes_clip_refuses_infinity():
+def test_clipping_infinite_boxes_is_refused():
     with pytest.raises(AssertionError):
         Boxes([[0, 0, float("inf"), 1]]).clip((5, 5))
 
@@ -74,7 +74,7 @@ def test_indexing_boxes_and_bit_masks_keeps_their_dimensions(item, length):
 
 
 @pytest.mark.parametrize("empty", [torch.empty(0), torch.empty(0, 4), []])
-def test_boxes_without_boxes_are_0_by_4(empty):
+def test_empty_boxes_have_shape_0_by_4(empty):
     assert Boxes(empty).tensor.shape == (0, 4)
     assert Boxes.cat([]).tensor.shape == (0, 4)
 
@@ -84,7 +84,7 @@ def test_boxes_of_wrong_shape_are_refused():
         Boxes(torch.zeros(2, 5))
 
 
-def test_boxes_cat_and_iterate():
+def test_boxes_can_be_concatenated_and_iterated():
     joined = Boxes.cat([Boxes([[0, 0, 1, 1]]), Boxes([[0, 0, 2, 2]])])
     assert [box.tolist() for box in joined] == [[0, 0, 1, 1], [0, 0, 2, 2]]
 
@@ -105,14 +105,14 @@ def test_image_list_pads_to_the_common_size(arguments, shape):
     assert (images.tensor[0, :, :, 2:] == 9).all() and (images.tensor[1, :, 4:] == 9).all()
 
 
-def test_image_list_of_one_image_pads_too():
+def test_a_single_image_is_padded_too():
     images = ImageList.from_tensors([torch.ones(2, 3)], size_divisibility=4)
     assert len(images) == 1
     assert images.tensor.shape == (1, 4, 4)
     assert images.tensor.sum() == 6
 
 
-def test_image_list_refuses_no_image_and_different_channels():
+def test_empty_or_mixed_channel_image_lists_are_refused():
     with pytest.raises(AssertionError):
         ImageList.from_tensors([])
     with pytest.raises(AssertionError):
@@ -124,7 +124,7 @@ def instances():
     return Instances((10, 20), boxes=Boxes(torch.arange(12.0).reshape(3, 4)), scores=torch.arange(3), names=[*"abc"])
 
 
-def test_instances_give_fields_as_attributes(instances):
+def test_instances_have_fields_as_attributes(instances):
     assert instances.image_size == (10, 20)
     assert instances.has("scores") and not instances.has("masks")
     assert instances.scores is instances.get("scores") is instances.get_fields()["scores"]
@@ -142,23 +142,23 @@ def test_indexing_instances_indexes_every_field(instances, item, ids):
     assert selected.image_size == (10, 20)
 
 
-def test_instances_take_bool_masks(instances):
+def test_instances_can_be_indexed_by_a_bool_mask(instances):
     instances.remove("names")
     assert instances[instances.scores > 0].scores.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("item", [3, -4])
-def test_instances_refuse_an_index_out_of_range(instances, item):
+def test_an_instance_index_out_of_range_is_refused(instances, item):
     with pytest.raises(IndexError):
         instances[item]
 
 
-def test_instances_refuse_a_field_of_other_length(instances):
+def test_a_field_of_another_length_is_refused(instances):
     with pytest.raises(AssertionError):
         instances.classes = torch.zeros(2)
 
 
-def test_instances_without_fields_have_no_length_and_no_iteration(instances):
+def test_len_without_fields_and_iteration_are_refused(instances):
     with pytest.raises(NotImplementedError):
         len(Instances((1, 1)))
     with pytest.raises(NotImplementedError):
@@ -174,21 +174,21 @@ def test_instances_cat_joins_tensors_lists_and_structures(instances):
         Instances.cat([instances, Instances((1, 1), scores=torch.zeros(1))])
 
 
-def test_instances_print_their_fields_and_survive_pickling(instances):
+def test_instances_print_their_fields_and_can_be_pickled(instances):
     import pickle
 
     assert str(Instances((1, 2), a=[5])) == "Instances(num_instances=1, image_height=1, image_width=2, fields=[a: [5]])"
     assert pickle.loads(pickle.dumps(instances)).names == [*"abc"]
 
 
-def test_polygons_draw_their_union():
+def test_polygons_are_rasterized_to_their_union():
     mask = polygons_to_bitmask([np.array(SQUARE), np.array(SQUARE) + 1], 5, 6)
     assert (mask.shape, mask.dtype, mask.sum()) == ((5, 6), bool, 7)
     assert mask[1:3, 1:3].all() and mask[2:4, 2:4].all()
     assert polygons_to_bitmask([], 5, 6).sum() == 0
 
 
-def test_bit_masks_know_which_are_empty():
+def test_empty_bit_masks_are_recognized():
     masks = torch.zeros(2, 5, 6)
     masks[0, 4, 5] = 1
     bit_masks = BitMasks(masks)
@@ -197,7 +197,7 @@ def test_bit_masks_know_which_are_empty():
     assert len(BitMasks.cat([bit_masks, bit_masks])) == 4
 
 
-def test_polygon_masks_measure_and_select():
+def test_polygon_masks_have_areas_and_can_be_indexed():
     masks = PolygonMasks([[torch.tensor(SQUARE)], [np.array(TRIANGLE), np.array(SQUARE)], []])
     assert masks.area().tolist() == [4, 8, 0]
     assert masks.nonempty().tolist() == [True, True, False]
@@ -211,12 +211,12 @@ def test_polygon_masks_measure_and_select():
 @pytest.mark.parametrize(
     "polygons", [np.zeros((1, 6)), [np.array(SQUARE)], [[[0, 0, 1, 1]]], [[[0, 0, 1, 1, 2, 2, 3]]]]
 )
-def test_what_is_no_list_of_polygon_lists_is_refused(polygons):
+def test_only_lists_of_polygon_lists_are_accepted(polygons):
     with pytest.raises(ValueError):
         PolygonMasks(polygons)
 
 
-def test_masks_know_their_tightest_boxes():
+def test_masks_have_tight_boxes():
     masks = PolygonMasks([[np.array(SQUARE), np.array(TRIANGLE)], [np.array(SQUARE) + 0.5], [-np.array(SQUARE)], []])
     infinite = [np.inf, np.inf, 0, 0]
     expected = [[0, 0, 4, 3], [1.5, 1.5, 3.5, 3.5], [-3, -3, 0, 0], infinite]
@@ -230,7 +230,7 @@ def test_masks_know_their_tightest_boxes():
     assert boxes.tensor[2].tolist() == [0, 0, 0, 0]
 
 
-def test_no_masks_have_no_boxes():
+def test_empty_masks_have_empty_boxes():
     assert PolygonMasks([]).get_bounding_boxes().tensor.shape == (0, 4)
     masks = BitMasks.from_polygon_masks([], 5, 6)
     assert masks.tensor.shape == (0, 5, 6) and masks.get_bounding_boxes().tensor.shape == (0, 4)

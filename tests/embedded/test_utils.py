@@ -22,7 +22,7 @@ from detectron2.utils.events import (
 from detectron2.utils.logger import create_small_table, setup_logger
 
 
-def test_one_process_is_its_own_world():
+def test_a_single_process_needs_no_process_group():
     assert (comm.get_world_size(), comm.get_rank(), comm.get_local_rank()) == (1, 0, 0)
     assert comm.is_main_process()
     assert comm.all_gather("x") == comm.gather("x") == ["x"]
@@ -30,7 +30,7 @@ def test_one_process_is_its_own_world():
     comm.synchronize()
 
 
-def _one_of_two(rank, folder):
+def _run_process(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     comm.create_local_process_group(2)
     comm.synchronize()
@@ -50,7 +50,7 @@ def _one_of_two(rank, folder):
 
 
 def test_two_processes_exchange_objects(tmp_path):
-    workers = [mp.get_context("fork").Process(target=_one_of_two, args=(rank, tmp_path)) for rank in range(2)]
+    workers = [mp.get_context("fork").Process(target=_run_process, args=(rank, tmp_path)) for rank in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -65,7 +65,7 @@ def test_two_processes_exchange_objects(tmp_path):
     assert first["seed"] == second["seed"]
 
 
-def test_storage_is_found_inside_its_context_only():
+def test_storage_is_only_available_inside_its_context():
     assert not has_event_storage()
     with EventStorage(5) as outer, EventStorage() as inner:
         assert get_event_storage() is inner
@@ -75,7 +75,7 @@ def test_storage_is_found_inside_its_context_only():
         get_event_storage()
 
 
-def test_storage_smooths_by_iterations_where_asked():
+def test_scalars_are_smoothed_over_iterations_if_hinted():
     storage = EventStorage()
     for value in range(10):
         storage.put_scalar("noisy", value)
@@ -91,7 +91,7 @@ def test_storage_smooths_by_iterations_where_asked():
         storage.history("unheard")
 
 
-def test_samples_are_counted_by_iteration_not_by_number():
+def test_samples_are_counted_by_iteration():
     storage = EventStorage()
     for iteration in (0, 8, 9, 9, 9):
         storage.put_scalar("x", 1.0, cur_iter=iteration)
@@ -105,7 +105,7 @@ def test_scalar_keeps_its_smoothing_hint():
         storage.put_scalar("lr", 1)
 
 
-def test_json_writer_appends_each_value_once_under_its_iteration(tmp_path):
+def test_json_writer_appends_each_value_once(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_text('{"iteration": -1}\n')
     writer = JSONWriter(str(path))
@@ -146,7 +146,7 @@ def test_printer_shows_progress_on_one_line(caplog, max_iter, eta):
     ]
 
 
-def test_printer_estimates_the_time_itself_if_nobody_measures_it(caplog, monkeypatch):
+def test_printer_estimates_the_time_if_it_is_not_stored(caplog, monkeypatch):
     monkeypatch.setattr("time.perf_counter", iter([100.0, 106.0, 106.0]).__next__)
     printer = CommonMetricPrinter(10)
     with EventStorage(2) as storage, caplog.at_level(logging.INFO, printer.logger.name):
@@ -177,7 +177,7 @@ def test_logger_writes_a_file_per_rank_once(tmp_path, capsys):
     assert "from main" in capsys.readouterr().out and not logger.propagate
 
 
-def test_terminal_marks_warnings(capsys):
+def test_warnings_are_marked_on_the_terminal(capsys):
     logger = setup_logger(name="embedded_long")
     logger.info("hello")
     logger.warning("careful")
@@ -186,9 +186,9 @@ def test_terminal_marks_warnings(capsys):
     assert "WARNING" not in hello and "WARNING" in careful
 
 
-def test_terminal_and_the_file_beside_it_abbreviate_detectron2(tmp_path, capsys):
+def test_log_lines_abbreviate_detectron2(tmp_path, capsys):
     root = logging.getLogger("detectron2")
-    found = root.level, root.propagate, root.handlers[:]
+    before = root.level, root.propagate, root.handlers[:]
     root.handlers = []
     try:
         setup_logger(str(tmp_path / "main.log"))
@@ -196,7 +196,7 @@ def test_terminal_and_the_file_beside_it_abbreviate_detectron2(tmp_path, capsys)
         assert "d2.part]: " in capsys.readouterr().out
         root.handlers[1].flush()
     finally:
-        root.level, root.propagate, root.handlers = found
+        root.level, root.propagate, root.handlers = before
     assert (tmp_path / "main.log").read_text().endswith("] d2.part INFO: hello\n")
 
 
@@ -208,7 +208,7 @@ def test_small_table_has_the_keys_as_header():
     ]
 
 
-def test_seed_makes_every_generator_repeat():
+def test_a_seed_makes_all_generators_reproducible():
     def draw():
         seed_all_rng(5)
         return random.random(), np.random.rand(), torch.rand(1).item()

@@ -1,4 +1,4 @@
-"""What the processes of a group do in test_launch.py; spawned processes import it by its name."""
+"""Functions that the processes of test_launch.py run; spawned processes import this module by name."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ from pathlib import Path
 
 import torch
 
-from d2_detr.data.datasets.custom import VAL, register_custom
+from d2_detr.config import load_config, resolve_config
+from d2_detr.config.keys import CUSTOM_VAL
+from d2_detr.data.datasets import load_datasets
+from d2_detr.data.loaders import build_test_loader
 from d2_detr.engine.trainer import Trainer
+from d2_detr.evaluation.evaluate import evaluate_model
 from d2_detr.utils.errors import InputError
-from d2_detr.workflows.setup import load_config
 
-from detectron2.data import DatasetCatalog
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+MESSAGE = "a.json: wrong\n\nZeroDivisionError: not the end"  # like the end of a traceback
+
 
 class KeepLosses(HookBase):
-    """The losses of every step, as they are logged."""
+    """Keep the logged losses of every step."""
 
     def __init__(self):
         self.losses: list[dict[str, float]] = []
@@ -39,11 +43,11 @@ def train(opts: list[str], folder: Path) -> None:
     torch.save({"losses": keep.losses, "weights": weights}, folder / f"rank{comm.get_rank()}.pt")
 
 
-class KeepCounts(HookBase):
-    """What batch norm has counted behind the last step."""
+class KeepStatistics(HookBase):
+    """Keep the batch norm statistics of the last step."""
 
     def after_step(self) -> None:
-        self.counts = running_means(self.trainer.model)
+        self.statistics = running_means(self.trainer.model)
 
 
 def running_means(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -51,32 +55,32 @@ def running_means(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def evaluate_trained(opts: list[str], folder: Path) -> None:
-    """Train, and write what batch norm has counted in this rank, behind the training and in the evaluation."""
+    """Train, and write the batch norm statistics of this rank after the last step and in the evaluation."""
     trainer = Trainer(load_config("detr_compact_balloon_drawn.yaml", opts))
     evaluated = []
-    trainer.test = lambda cfg, model: evaluated.append(running_means(model)) or {}
-    keep = KeepCounts()
+    trainer._measure = lambda: evaluated.append(running_means(trainer.model)) or {}
+    keep = KeepStatistics()
     trainer.register_hooks([keep])
     trainer.train()
-    torch.save({"trained": keep.counts, "evaluated": evaluated[-1]}, folder / f"rank{comm.get_rank()}.pt")
+    torch.save({"trained": keep.statistics, "evaluated": evaluated[-1]}, folder / f"rank{comm.get_rank()}.pt")
 
 
 def evaluate(opts: list[str], root: Path, folder: Path) -> None:
-    """Evaluate an untrained model on `custom_val`, and write which pictures this rank saw and the figures."""
+    """Evaluate an untrained model on `custom_val`, and write which images this rank saw and the metrics."""
     torch.manual_seed(0)
-    register_custom(root)
-    of_data = ["DATASETS.TEST", f"('{VAL}',)", "MODEL.DETR.NUM_CLASSES", "3"]
-    cfg = load_config("detr_compact_balloon_drawn.yaml", [*opts, *of_data])
-    seen = [inputs["image_id"] for batch in Trainer.build_test_loader(cfg, VAL) for inputs in batch]
-    results = Trainer.test(cfg, Trainer.build_model(cfg))
-    assert len(DatasetCatalog.get(VAL)) > 0
+    more = ["DATASETS.TEST", f"('{CUSTOM_VAL}',)", "MODEL.DETR.NUM_CLASSES", "3"]
+    cfg = load_config("detr_compact_balloon_drawn.yaml", [*opts, *more], root)
+    datasets = load_datasets(cfg, evaluation_only=True)
+    loader = build_test_loader(cfg, datasets.test[0])
+    seen = [inputs["image_id"] for batch in loader for inputs in batch]
+    results = evaluate_model(resolve_config(cfg, datasets), Trainer.build_model(cfg), datasets.test)
     torch.save({"seen": seen, "results": dict(results)}, folder / f"rank{comm.get_rank()}.pt")
 
 
 def fail(rank: int, error: str) -> None:
-    """One rank fails, the others wait for it."""
+    """Raise an error in one rank while the others wait for it."""
     if comm.get_rank() == rank:
-        raise InputError("the file is broken") if error == "input" else ZeroDivisionError(f"in rank {rank}")
+        raise InputError(MESSAGE) if error == "input" else ZeroDivisionError(f"in rank {rank}")
     comm.synchronize()
 
 

@@ -1,4 +1,4 @@
-"""Training and evaluation in several processes is that of one, and failures end it."""
+"""Training and evaluation in several processes give the results of one, and failures end them."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from tests import shapes
 from tests.engine import processes
 
 ROOT = Path(__file__).parents[2]
-# Without what is drawn or normalised by each process on its own.
+# Without random flips and batch norm statistics, which differ between processes.
 SAME_FOR_ALL = (
     "INPUT.RANDOM_FLIP none MODEL.RESNETS.NORM FrozenBN SOLVER.IMS_PER_BATCH 8 SOLVER.MAX_ITER 4 SOLVER.STEPS () "
     "SOLVER.CHECKPOINT_PERIOD 100 TEST.EVAL_PERIOD 0 DATASETS.TEST () MODEL.DETR.NUM_CLASSES 1"
@@ -30,7 +30,7 @@ def one_thread_each(monkeypatch):
 
 
 def run(main, num_processes, folder, *args):
-    """What each rank wrote."""
+    """Return what each rank wrote."""
     folder.mkdir()
     launch(main, num_processes=num_processes, device="cpu", args=(*args, folder))
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(num_processes)]
@@ -50,37 +50,35 @@ def test_several_processes_train_as_one_with_the_same_batch(drawn_balloons, tiny
             for name, loss in theirs.items():
                 assert math.isclose(ours[name], loss, rel_tol=1e-5), name
         moved = max((p - weights[name]).abs().max() for name, p in ranks[0]["weights"].items())
-        assert moved < 4 * 4e-4 * 1e-2, "of four steps at a rate of 4e-4"
+        assert moved < 4 * 4e-4 * 1e-2, "1 % of four steps at a rate of 4e-4"
 
 
-@pytest.mark.parametrize(("num_processes", "num_pictures"), [(2, 5), (4, 3)], ids=str)
-def test_an_evaluation_sees_every_picture_once_and_has_the_figures_of_one_process(
-    tiny_opts, tmp_path, monkeypatch, num_processes, num_pictures
-):
+@pytest.mark.parametrize(("num_processes", "num_images"), [(2, 5), (4, 3)], ids=str)
+def test_evaluation_in_several_processes_equals_one(tiny_opts, tmp_path, monkeypatch, num_processes, num_images):
     monkeypatch.setenv("D2_DETR_CACHE", str(tmp_path / "cache"))
-    root = shapes.draw_shapes(tmp_path / "coco", pictures=(1, num_pictures))
-    found = {}
+    root = shapes.draw_shapes(tmp_path / "coco", num_images=(1, num_images))
+    outputs = {}
     for number in (1, num_processes):
         opts = [*tiny_opts, *SAME_FOR_ALL, "OUTPUT_DIR", str(tmp_path / f"output{number}")]
         ranks = run(processes.evaluate, number, tmp_path / f"of{number}", opts, root)
-        assert sorted(i for rank in ranks for i in rank["seen"]) == list(range(1, num_pictures + 1))
-        assert ranks[0]["results"] and not any(rank["results"] for rank in ranks[1:]), "the first rank has the figures"
+        assert sorted(i for rank in ranks for i in rank["seen"]) == list(range(1, num_images + 1))
+        assert ranks[0]["results"] and not any(rank["results"] for rank in ranks[1:]), "the first rank has the metrics"
         results = json.loads((tmp_path / f"output{number}/inference/coco_instances_results.json").read_text())
-        found[number] = (ranks[0]["results"], sorted(results, key=lambda result: result["image_id"]))
-    (alone, results_alone), (together, results_together) = found.values()
-    assert len(results_alone) == len(results_together) > num_pictures
-    # Not to the last bit: a process alone computes with more threads, which round otherwise.
+        outputs[number] = (ranks[0]["results"], sorted(results, key=lambda result: result["image_id"]))
+    (alone, results_alone), (together, results_together) = outputs.values()
+    assert len(results_alone) == len(results_together) > num_images
+    # Not to the last bit: a single process has more threads, which round differently.
     for ours, theirs in zip(results_alone, results_together, strict=True):
         assert (ours["image_id"], ours["category_id"]) == (theirs["image_id"], theirs["category_id"])
         assert [*ours["bbox"], ours["score"]] == pytest.approx([*theirs["bbox"], theirs["score"]], abs=1e-3)
     assert together["bbox"] == pytest.approx(alone["bbox"], abs=1e-3, nan_ok=True)
 
 
-def test_all_processes_evaluate_the_model_that_the_first_one_saves(drawn_balloons, tiny_opts, tmp_path):
+def test_all_processes_evaluate_the_saved_model(drawn_balloons, tiny_opts, tmp_path):
     opts = [*tiny_opts, *SAME_FOR_ALL, "MODEL.RESNETS.NORM", "BN", "OUTPUT_DIR", str(tmp_path)]
     ranks = run(processes.evaluate_trained, 2, tmp_path / "ranks", opts)
     name = next(iter(ranks[0]["trained"]))
-    assert not torch.equal(*(rank["trained"][name] for rank in ranks)), "each counts pictures of its own"
+    assert not torch.equal(*(rank["trained"][name] for rank in ranks)), "each has statistics of its own images"
     saved = torch.load(tmp_path / "model_final.pth", weights_only=True)["model"]
     for rank in ranks:
         for name, counted in rank["evaluated"].items():
@@ -90,14 +88,14 @@ def test_all_processes_evaluate_the_model_that_the_first_one_saves(drawn_balloon
 # ---- failures
 
 
-def test_a_mistake_in_one_process_is_one_clear_message():
+def test_input_error_of_one_process_is_raised_unchanged():
     with pytest.raises(InputError) as error:
         launch(processes.fail, num_processes=2, device="cpu", args=(1, "input"))
-    assert str(error.value) == "the file is broken"
+    assert str(error.value) == processes.MESSAGE
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_fails_ends_the_others_with_its_own_traceback(rank):
+def test_failing_process_ends_the_others_with_its_traceback(rank):
     with pytest.raises(torch.multiprocessing.ProcessRaisedException) as error:
         launch(processes.fail, num_processes=2, device="cpu", args=(rank, "bug"))
     assert f"ZeroDivisionError: in rank {rank}" in str(error.value) and "processes.py" in str(error.value)
@@ -109,33 +107,34 @@ def test_a_process_that_fails_ends_the_others_with_its_own_traceback(rank):
         ({"num_processes": 0}, "--num-gpus 0"),
         ({"num_processes": 1, "num_machines": 2, "machine_rank": 2}, "--machine-rank 2 of --num-machines 2"),
         ({"num_processes": 1, "num_machines": 2, "dist_url": "auto"}, "--dist-url 'auto': .*tcp://HOST:PORT"),
-        ({"num_processes": 99, "device": "cuda"}, "--num-gpus 99, but this machine has|torch sees no GPU here"),
+        ({"num_processes": 2, "device": "cuda:1"}, "every process has its GPU|torch finds no GPU here"),
+        ({"num_processes": 99, "device": "cuda"}, "--num-gpus 99, but this machine has|torch finds no GPU here"),
     ],
-    ids=["no_process", "rank", "no_address", "too_many_gpus"],
+    ids=["no_process", "rank", "no_address", "one_gpu", "too_many_gpus"],
 )
-def test_numbers_that_make_no_sense_are_refused(numbers, message):
+def test_invalid_process_counts_are_an_error(numbers, message):
     with pytest.raises(InputError, match=message):
         launch(processes.write_rank, **({"device": "cpu"} | numbers))
 
 
-def test_processes_on_the_cpu_share_its_cores_and_are_announced(tmp_path, monkeypatch):
-    said = []
+def test_cpu_processes_share_the_cores_with_a_warning(tmp_path, monkeypatch):
+    warnings = []
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     logger = logging.getLogger("d2_detr.engine.distributed")
-    monkeypatch.setattr(logger, "warning", lambda text, *args: said.append(text % args))
+    monkeypatch.setattr(logger, "warning", lambda text, *args: warnings.append(text % args))
     launch(processes.write_threads, num_processes=2, device="cpu", args=(tmp_path,))
     assert sum(int(path.read_text()) for path in tmp_path.iterdir()) <= max(2, len(os.sched_getaffinity(0)))
-    assert said == ["There is no GPU: 2 processes share the CPU of this machine"]
+    assert warnings == ["There is no GPU: 2 processes share the CPU of this machine"]
 
 
-def test_a_gpu_that_is_not_there_is_told_by_the_device(monkeypatch):
+def test_a_missing_gpu_is_an_error_that_names_the_key(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(InputError, match="MODEL.DEVICE cuda, but torch sees no GPU here"):
+    with pytest.raises(InputError, match="MODEL.DEVICE cuda, but torch finds no GPU here"):
         launch(os.getpid, num_processes=1, device="cuda")
 
 
-def test_one_process_is_this_one():
+def test_one_process_is_the_current_process():
     assert launch(os.getpid, num_processes=1, device="cpu") == os.getpid()
 
 
@@ -159,7 +158,7 @@ def assert_trained_once(folder):
     assert torch.load(folder / "model_final.pth", weights_only=True)["iteration"] == 1
 
 
-def test_two_machines_meet_at_an_address_and_the_first_one_writes(drawn_balloons, tiny_opts, tmp_path):
+def test_two_machines_train_and_the_first_one_writes(drawn_balloons, tiny_opts, tmp_path):
     meet = ("--num-machines", "2", "--dist-url", f"tcp://127.0.0.1:{_free_port()}")
     machines = []
     for rank in range(2):

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from d2_detr.config import load_config
 from d2_detr.engine.optimizer import build_optimizer, clip_full_model
 from d2_detr.utils.errors import InputError
-from d2_detr.workflows.setup import load_config
 
 
 class Model(nn.Module):
@@ -24,7 +24,7 @@ def config(opts=""):
     return load_config("detr_256_6_6_torchvision.yaml", opts.split())
 
 
-def test_the_backbone_has_a_tenth_of_the_rate_and_frozen_parameters_none():
+def test_param_groups_split_backbone_and_skip_frozen():
     model = Model()
     head, backbone = build_optimizer(config(), model).param_groups
     assert (head["lr"], backbone["lr"]) == (1e-4, pytest.approx(1e-5))
@@ -50,7 +50,7 @@ def test_an_unknown_optimizer_is_refused():
 
 
 @pytest.mark.parametrize(("max_norm", "expected"), [(1.0, 1.0), (100.0, 5.0)], ids=["clipped", "small-enough"])
-def test_full_model_clipping_bounds_the_norm_of_all_gradients_together(max_norm, expected):
+def test_full_model_clipping_bounds_the_total_gradient_norm(max_norm, expected):
     a, b = (nn.Parameter(torch.zeros(1)) for _ in range(2))
     optimizer = torch.optim.SGD([{"params": [a]}, {"params": [b], "lr": 1.0}], lr=1.0)
     clip_full_model(optimizer, max_norm)
@@ -61,7 +61,7 @@ def test_full_model_clipping_bounds_the_norm_of_all_gradients_together(max_norm,
     assert (step[0] / step[1]).item() == pytest.approx(3 / 4)
 
 
-def test_the_config_s_clipping_is_applied():
+def test_clipping_of_the_config_is_applied():
     model = Model()
     optimizer = build_optimizer(config(PLAIN_SGD), model)
     before = [p.detach().clone() for p in model.parameters()]
@@ -72,7 +72,7 @@ def test_the_config_s_clipping_is_applied():
     assert moved.norm().item() == pytest.approx(0.01, rel=1e-3), "CLIP_VALUE of the official wrapper's config"
 
 
-def test_detectron2_s_own_clipping_keeps_working():
+def test_clipping_by_value_of_detectron2_works():
     model = Model()
     clipping = " SOLVER.CLIP_GRADIENTS.CLIP_TYPE value SOLVER.CLIP_GRADIENTS.CLIP_VALUE 0.5"
     optimizer = build_optimizer(config(PLAIN_SGD + clipping), model)

@@ -1,3 +1,5 @@
+"""Training: output files, resuming, errors."""
+
 import json
 import re
 import shutil
@@ -6,24 +8,25 @@ import numpy as np
 import pytest
 import torch
 
+from d2_detr.config import load_config
 from d2_detr.engine.trainer import Trainer
 from d2_detr.utils.errors import InputError
-from d2_detr.workflows.setup import load_config, setup
+from d2_detr.workflows.prepare_run import prepare_run
 
 CONFIG = "detr_compact_balloon_drawn.yaml"
 
 
-def trainer_of(opts):
+def build_trainer(opts):
     return Trainer(load_config(CONFIG, opts))
 
 
 @pytest.fixture
 def complete_run(drawn_balloons, tiny_opts, tmp_path):
-    trainer_of(tiny_opts).train()
+    build_trainer(tiny_opts).train()
     return tmp_path
 
 
-def metrics_of(folder):
+def read_metrics(folder):
     return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
 
 
@@ -37,21 +40,21 @@ def test_a_run_writes_checkpoints_metrics_and_results(complete_run):
     assert (complete_run / "last_checkpoint").read_text() == "model_final.pth"
     assert (complete_run / "inference" / "coco_instances_results.json").is_file()
     assert list(complete_run.glob("events.out.tfevents.*"))
-    logged = {name for line in metrics_of(complete_run) for name in line}
+    logged = {name for line in read_metrics(complete_run) for name in line}
     assert {"total_loss", "loss_ce", "loss_bbox_0", "class_error", "cardinality_error", "lr", "bbox/AP50"} <= logged
 
 
-def test_total_loss_is_the_sum_of_the_losses_alone(drawn_balloons, tiny_opts, tmp_path):
-    trainer_of([*tiny_opts, "SOLVER.MAX_ITER", "1", "SOLVER.STEPS", "()"]).train()
-    [last] = [line for line in metrics_of(tmp_path) if "total_loss" in line]
+def test_total_loss_is_the_sum_of_the_losses(drawn_balloons, tiny_opts, tmp_path):
+    build_trainer([*tiny_opts, "SOLVER.MAX_ITER", "1", "SOLVER.STEPS", "()"]).train()
+    [last] = [line for line in read_metrics(tmp_path) if "total_loss" in line]
     assert last["total_loss"] == pytest.approx(sum(v for k, v in last.items() if k.startswith("loss_")), rel=1e-5)
 
 
-def test_a_resumed_run_goes_on_with_iteration_optimizer_and_rate(complete_run, tiny_opts):
-    """As interrupted behind iteration 3 of 6."""
+def test_a_resumed_run_continues_iteration_optimizer_and_rate(complete_run, tiny_opts):
+    """As if interrupted after iteration 3 of 6."""
     shutil.copy(complete_run / "model_0000002.pth", complete_run / "interrupted.pth")
     (complete_run / "last_checkpoint").write_text("interrupted.pth")
-    resumed = trainer_of(tiny_opts)
+    resumed = build_trainer(tiny_opts)
     resumed.resume_or_load(resume=True)
     saved = torch.load(complete_run / "interrupted.pth", weights_only=True)
     assert resumed.start_iter == 3
@@ -64,21 +67,21 @@ def test_a_resumed_run_goes_on_with_iteration_optimizer_and_rate(complete_run, t
     assert [group["lr"] for group in resumed._trainer.optimizer.param_groups] == pytest.approx([4e-5, 4e-5])
 
 
-def test_a_resumed_run_draws_other_augmentations_than_at_its_beginning(complete_run, tiny_opts):
+def test_resumed_run_draws_other_random_numbers(complete_run, tiny_opts):
     def drawn(*opts, resume):
-        cfg = setup(load_config(CONFIG, [*tiny_opts, "SOLVER.MAX_ITER", "9", *opts]), resume=resume)
-        trainer = Trainer(cfg)
+        cfg, datasets = prepare_run(load_config(CONFIG, [*tiny_opts, "SOLVER.MAX_ITER", "9", *opts]), resume=resume)
+        trainer = Trainer(cfg, datasets)
         trainer.resume_or_load(resume=resume)
         return cfg.SEED, np.random.rand()
 
     first, resumed, again = drawn(resume=False), drawn(resume=True), drawn(resume=True)
     assert first[0] == resumed[0] == 3 and first[1] != resumed[1] == again[1]
-    begun = drawn("SEED", "-1", resume=False)
-    assert drawn("SEED", "-1", resume=True)[0] == begun[0] >= 0, "as the training that goes on"
+    first_run = drawn("SEED", "-1", resume=False)
+    assert drawn("SEED", "-1", resume=True)[0] == first_run[0] >= 0, "the seed of the resumed training"
 
 
-def test_without_resume_the_weights_are_loaded_and_the_run_starts_anew(complete_run, tiny_opts):
-    again = trainer_of([*tiny_opts, "MODEL.WEIGHTS", str(complete_run / "model_final.pth")])
+def test_without_resume_only_the_weights_are_loaded(complete_run, tiny_opts):
+    again = build_trainer([*tiny_opts, "MODEL.WEIGHTS", str(complete_run / "model_final.pth")])
     again.resume_or_load(resume=False)
     assert again.start_iter == 0 and not again._trainer.optimizer.state_dict()["state"]
     trained = torch.load(complete_run / "model_final.pth", weights_only=True)["model"]
@@ -86,8 +89,8 @@ def test_without_resume_the_weights_are_loaded_and_the_run_starts_anew(complete_
         torch.testing.assert_close(value, trained[name], rtol=0, atol=0)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(drawn_balloons, tiny_opts):
-    trainer = trainer_of(tiny_opts)
+def test_non_finite_loss_stops_the_run_with_its_name(drawn_balloons, tiny_opts):
+    trainer = build_trainer(tiny_opts)
     box_head = trainer._trainer.model.detr.bbox_embed
     torch.nn.init.constant_(box_head.layers[-1].bias, float("nan"))
     before = {name: p.detach().clone() for name, p in trainer._trainer.model.named_parameters()}
@@ -98,40 +101,50 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(drawn_balloons, ti
         torch.testing.assert_close(parameter, before[name], rtol=0, atol=0, equal_nan=True)
 
 
-def test_a_gpu_without_memory_enough_is_told_with_what_can_be_done(drawn_balloons, tiny_opts, monkeypatch):
+def test_too_little_gpu_memory_is_an_error_with_remedies(drawn_balloons, tiny_opts, monkeypatch):
     def full(*args):
         raise torch.cuda.OutOfMemoryError("Tried to allocate 2 GiB")
 
-    trainer = trainer_of(tiny_opts)
+    trainer = build_trainer(tiny_opts)
     monkeypatch.setattr(trainer._trainer.model, "forward", full)
-    with pytest.raises(InputError, match="memory of the GPU is not enough for 4 pictures.*image-size"):
+    with pytest.raises(InputError, match="GPU does not have enough memory for 4 images.*image-size"):
         trainer.train()
 
 
-def test_why_a_training_ended_is_in_its_log(drawn_balloons, tiny_opts, tmp_path):
-    cfg = setup(load_config(CONFIG, tiny_opts))
-    trainer = Trainer(cfg)
+def test_reason_for_a_failure_is_in_the_log(drawn_balloons, tiny_opts, tmp_path):
+    trainer = Trainer(*prepare_run(load_config(CONFIG, tiny_opts)))
     torch.nn.init.constant_(trainer._trainer.model.detr.bbox_embed.layers[-1].bias, float("nan"))
     with pytest.raises(InputError):
         trainer.train()
     assert "Training failed: iteration 0: loss_bbox_0 is nan" in (tmp_path / "log.txt").read_text()
 
 
-def test_an_early_line_tells_how_long_it_will_take(drawn_balloons, tiny_opts, monkeypatch):
-    said = []
-    monkeypatch.setattr("d2_detr.engine.hooks.progress.logger.info", lambda text, *args: said.append(text % args))
-    trainer_of(tiny_opts).train()
-    assert re.fullmatch(r"[\d.e-]+ seconds an iteration: 0:00:00 to go, evaluations aside", said[0])
+def test_first_log_line_estimates_the_remaining_time(drawn_balloons, tiny_opts, monkeypatch):
+    logged = []
+    monkeypatch.setattr("d2_detr.engine.hooks.progress.logger.info", lambda text, *args: logged.append(text % args))
+    build_trainer(tiny_opts).train()
+    assert re.fullmatch(r"[\d.e-]+ seconds per iteration: 0:00:00 left, without evaluations", logged[0])
 
 
-def test_four_pictures_are_learned_by_heart(drawn_balloons, tiny_opts):
-    """Overfitting: AP50 above 90 on the four pictures that it trains on."""
+@pytest.mark.parametrize(("waited", "warned"), [(100, False), (2900, True)], ids=["alone", "shared"])
+def test_waiting_for_a_busy_cpu_is_warned_about(drawn_balloons, tiny_opts, monkeypatch, waited, warned):
+    warnings, times = [], iter([(0, 0), (1000, waited)])
+    monkeypatch.setattr("d2_detr.engine.hooks.progress._scheduled_ns", lambda: next(times))
+    monkeypatch.setattr(
+        "d2_detr.engine.hooks.progress.logger.warning", lambda text, *args: warnings.append(text % args)
+    )
+    build_trainer(tiny_opts).train()
+    assert bool(warnings) == warned and all("wait for a core 74 % of the time" in text for text in warnings)
+
+
+def test_four_images_can_be_overfitted(drawn_balloons, tiny_opts):
+    """AP50 is above 90 on the training images."""
     opts = (
         "DATASETS.TRAIN ('balloon_drawn_val',) DATASETS.TEST ('balloon_drawn_val',) MODEL.DETR.HIDDEN_DIM 64 "
         "MODEL.DETR.DIM_FEEDFORWARD 128 SOLVER.MAX_ITER 150 SOLVER.STEPS (120,) SOLVER.BASE_LR 0.001 "
         "SOLVER.CHECKPOINT_PERIOD 1000 INPUT.RANDOM_FLIP none"
     ).split()
-    trainer = trainer_of([*tiny_opts, *opts])
+    trainer = build_trainer([*tiny_opts, *opts])
     trainer.train()
     results = Trainer.test(trainer.cfg, trainer._trainer.model)
     assert results["bbox"]["AP50"] > 90

@@ -1,12 +1,12 @@
-"""Which class is taken for which."""
+"""Confusion counts: pairs of ground truth class and predicted class."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2_detr.evaluation.confusion import confusion
-from d2_detr.evaluation.matching import Outcome, outcomes
+from d2_detr.evaluation.confusion import count_confusions
+from d2_detr.evaluation.matching import Outcome, match_detections
 from d2_detr.structures.detections import Detections
 
 CAT, DOG, NONE = 0, 1, None
@@ -18,13 +18,13 @@ def boxes(*entries):
     return Detections(rows[:, :4], rows[:, 4].astype(int), rows[:, 5])
 
 
-def counted(truth, predicted):
-    truth, predicted = (boxes(*([*box, label, score] for box, label, score in side)) for side in (truth, predicted))
-    return confusion(truth, predicted, outcomes(truth, predicted))
+def count(*entries):
+    ground_truth, predictions = (boxes(*([*box, label, score] for box, label, score in rows)) for rows in entries)
+    return count_confusions(ground_truth, predictions, match_detections(ground_truth, predictions))
 
 
 @pytest.mark.parametrize(
-    ("predicted", "cells"),
+    ("predictions", "pairs"),
     [
         ([(OBJECT, CAT, 0.9)], {(CAT, CAT): 1}),
         ([(OBJECT, DOG, 0.9)], {(CAT, DOG): 1}),
@@ -34,30 +34,30 @@ def counted(truth, predicted):
         ([(ELSEWHERE, CAT, 0.9)], {(CAT, NONE): 1, (NONE, CAT): 1}),
         ([], {(CAT, NONE): 1}),
     ],
-    ids=["found", "confused", "found_after_all", "confused_twice", "found_twice", "elsewhere", "missed"],
+    ids=["true_positive", "confused", "correct_at_lower_score", "confused_twice", "duplicate", "elsewhere", "missed"],
 )
-def test_an_object_is_found_taken_for_something_else_or_missed(predicted, cells):
-    assert counted([(OBJECT, CAT, 0)], predicted) == cells
+def test_each_object_is_paired_with_a_class_or_missed(predictions, pairs):
+    assert count([(OBJECT, CAT, 0)], predictions) == pairs
 
 
-def test_pictures_without_anything():
-    assert not counted([], [])
+def test_an_image_without_boxes_has_no_pairs():
+    assert not count([], [])
 
 
-places = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1), st.floats(0, 1)), max_size=6)
+entries_by_position = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1), st.floats(0, 1)), max_size=6)
 
 
-@given(places, places)
-def test_every_object_and_every_prediction_is_counted_once(truth, predicted):
-    """Of four places that partly overlap."""
-    sides = [
-        boxes(*([8 * place, 0, 8 * place + 24, 20, label, score] for place, label, score in side))
-        for side in (truth, predicted)
-    ]
-    given_out = outcomes(*sides)
-    counts = confusion(*sides, given_out)
+@given(entries_by_position, entries_by_position)
+def test_every_object_and_every_prediction_counts_once(objects, predicted):
+    """Boxes are in four positions that partly overlap."""
+    ground_truth, predictions = (
+        boxes(*([8 * position, 0, 8 * position + 24, 20, label, score] for position, label, score in entries))
+        for entries in (objects, predicted)
+    )
+    outcomes = match_detections(ground_truth, predictions)
+    counts = count_confusions(ground_truth, predictions, outcomes)
     for label in (CAT, DOG):
-        assert sum(counts[label, other] for other in (CAT, DOG, NONE)) == (sides[0].classes == label).sum()
-        assert sum(counts[other, label] for other in (CAT, DOG, NONE)) == (sides[1].classes == label).sum()
-        of_class = zip(given_out.of_objects, sides[0].classes, strict=True)
-        assert counts[label, label] == sum(o is Outcome.FOUND and c == label for o, c in of_class)
+        assert sum(counts[label, other] for other in (CAT, DOG, NONE)) == (ground_truth.classes == label).sum()
+        assert sum(counts[other, label] for other in (CAT, DOG, NONE)) == (predictions.classes == label).sum()
+        matched = zip(outcomes.gt, ground_truth.classes, strict=True)
+        assert counts[label, label] == sum(o is Outcome.TRUE_POSITIVE and c == label for o, c in matched)

@@ -1,4 +1,4 @@
-"""The network of this project as the recorded models have it, and their batch."""
+"""Networks with the sizes of the recorded models, and their padded batch."""
 
 import torch
 
@@ -12,7 +12,7 @@ from tests.reference import native
 def build_network(
     *, depth, hidden_dim, nheads, dim_feedforward, enc_layers, dec_layers, dilation=False, pre_norm=False, masks=False
 ):
-    """In float64, without weights."""
+    """Build a randomly initialized network in float64."""
     backbone = TorchvisionResNet(
         depth=depth, dilation=dilation, out_features=(*PYRAMID, "res5") if masks else ("res5",)
     )
@@ -36,10 +36,11 @@ def build_network(
 
 
 def pad(images):
+    """Return a batch (B, 3, H, W) and its padding mask (B, H, W)."""
     height, width = (max(image.shape[dim] for image in images) for dim in (1, 2))
     batch = torch.zeros(len(images), 3, height, width, dtype=torch.float64)
     padding_mask = torch.ones(len(images), height, width, dtype=torch.bool)
-    for image, into, mask in zip(images, batch, padding_mask, strict=True):
-        into[:, : image.shape[1], : image.shape[2]] = image
+    for image, padded, mask in zip(images, batch, padding_mask, strict=True):
+        padded[:, : image.shape[1], : image.shape[2]] = image
         mask[: image.shape[1], : image.shape[2]] = False
     return batch, padding_mask

@@ -1,8 +1,8 @@
-"""A small model, with a mask head or without, and pictures for it."""
+"""A small model, with or without a mask head, and inputs for it."""
 
 import torch
 
-from d2_detr.workflows.setup import load_config
+from d2_detr.config import load_config
 
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
@@ -20,8 +20,8 @@ def tiny(*opts):
     return build_model(load_config("detr_compact_balloon.yaml", [*TINY, *opts]))
 
 
-def picture(height, width, boxes=None, classes=None):
-    """An input of Detr; with `boxes` also its instances, whose masks fill their boxes."""
+def make_input(height, width, boxes=None, classes=None):
+    """Return an input of Detr; `boxes` add instances whose masks fill their boxes."""
     generator = torch.Generator().manual_seed(height * width)
     inputs = {"image": torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)}
     if boxes is not None:
@@ -36,5 +36,5 @@ def picture(height, width, boxes=None, classes=None):
 
 
 def batch():
-    """Two pictures of unequal size with three objects."""
-    return [picture(64, 48, [[4, 4, 20, 30], [20, 30, 44, 60]], [1, 0]), picture(50, 60, [[10, 5, 40, 40]], [1])]
+    """Return two images of different sizes with three objects in total."""
+    return [make_input(64, 48, [[4, 4, 20, 30], [20, 30, 44, 60]], [1, 0]), make_input(50, 60, [[10, 5, 40, 40]], [1])]

@@ -14,24 +14,24 @@ from d2_detr.modeling.backbone import TorchvisionResNet
     ],
     ids=["r18-res4", "r34", "r50-three", "r101"],
 )  # fmt: skip
-def test_features_have_the_channels_and_strides_that_are_announced(depth, out_features, shapes):
+def test_features_have_the_declared_channels_and_strides(depth, out_features, shapes):
     backbone = TorchvisionResNet(depth=depth, out_features=out_features).eval()
-    announced = {name: (shape.channels, shape.stride) for name, shape in backbone.output_shape().items()}
-    assert announced == shapes
+    declared = {name: (shape.channels, shape.stride) for name, shape in backbone.output_shape().items()}
+    assert declared == shapes
     features = backbone(torch.zeros(1, 3, 64, 96))
     assert list(features) == list(shapes), "coarsest last"
     for name, (channels, stride) in shapes.items():
         assert features[name].shape == (1, channels, 64 // stride, 96 // stride)
 
 
-def test_dc5_keeps_the_stride_of_res4_and_dilates_all_blocks_but_the_first():
+def test_dc5_keeps_the_stride_and_dilates_blocks_by_1_2_2():
     backbone = TorchvisionResNet(depth=50, dilation=True).eval()
     assert backbone.output_shape()["res5"].stride == 16
     assert backbone(torch.zeros(1, 3, 64, 64))["res5"].shape[-2:] == (4, 4)
     assert [block.conv2.dilation for block in backbone.body["layer4"]] == [(1, 1), (2, 2), (2, 2)]
 
 
-def test_layers_behind_the_last_feature_are_cut_off():
+def test_layers_after_the_last_feature_are_removed():
     names = TorchvisionResNet(depth=18, out_features=("res4",)).state_dict()
     assert not any("layer4" in name or "fc" in name for name in names)
 
@@ -49,6 +49,6 @@ def test_frozen_batch_norm_has_no_parameters():
     assert not any(".bn" in name for name, _ in TorchvisionResNet(depth=50).named_parameters())
 
 
-def test_building_draws_on_no_network(monkeypatch):
+def test_building_downloads_nothing(monkeypatch):
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", lambda *_, **__: pytest.fail("asked for a download"))
     TorchvisionResNet(depth=18)

@@ -1,4 +1,4 @@
-"""Detr behind Detectron2's interface."""
+"""Detr as a meta-architecture of Detectron2."""
 
 import pytest
 import torch
@@ -7,13 +7,13 @@ import d2_detr
 from d2_detr.modeling.detr import decode_detections, padding_mask
 from d2_detr.utils.errors import InputError
 from tests.modeling import small
-from tests.modeling.small import picture
+from tests.modeling.small import make_input
 
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
 from detectron2.utils.events import EventStorage
 
-# Smaller than with a mask head.
+# Smaller than a model with a mask head.
 TINY = ["MODEL.DETR.HIDDEN_DIM", "32", "MODEL.DETR.NHEADS", "4", "MODEL.DETR.DEC_LAYERS", "3"]
 
 
@@ -25,21 +25,21 @@ def test_detr_is_registered():
     assert META_ARCH_REGISTRY.get("Detr") is d2_detr.Detr
 
 
-def test_training_gives_losses_of_every_layer_and_logs_the_errors():
-    batch = [picture(64, 48, [[4, 4, 20, 30]], [1]), picture(50, 60, [], [])]
+def test_training_returns_losses_of_each_layer_and_logs_errors():
+    batch = [make_input(64, 48, [[4, 4, 20, 30]], [1]), make_input(50, 60, [], [])]
     with EventStorage() as storage:
         losses = tiny().train()(batch)
     assert set(losses) == {f"loss_{t}{s}" for t in ("ce", "bbox", "giou") for s in ("", "_0", "_1")}
     assert {"class_error", "cardinality_error"} <= set(storage.latest())
 
 
-def test_deep_supervision_can_be_left_out():
-    losses = tiny("MODEL.DETR.DEEP_SUPERVISION", "False").train()([picture(64, 48, [[4, 4, 20, 30]], [1])])
+def test_deep_supervision_can_be_turned_off():
+    losses = tiny("MODEL.DETR.DEEP_SUPERVISION", "False").train()([make_input(64, 48, [[4, 4, 20, 30]], [1])])
     assert set(losses) == {"loss_ce", "loss_bbox", "loss_giou"}
 
 
-def test_inference_gives_instances_in_pixels_of_the_wanted_size():
-    [output] = tiny().eval()([picture(64, 48) | {"height": 200, "width": 300}])
+def test_inference_returns_instances_at_the_requested_size():
+    [output] = tiny().eval()([make_input(64, 48) | {"height": 200, "width": 300}])
     instances = output["instances"]
     assert instances.image_size == (200, 300)
     assert set(instances.get_fields()) == {"pred_boxes", "scores", "pred_classes"}
@@ -49,10 +49,10 @@ def test_inference_gives_instances_in_pixels_of_the_wanted_size():
     assert set(instances.pred_classes.tolist()) <= {0, 1}
 
 
-def test_a_picture_in_a_padded_batch_is_found_as_it_is_alone():
-    """Up to what convolutions see across the border into the padding, which is small for a random network."""
+def test_detections_do_not_depend_on_the_rest_of_the_batch():
+    """Convolutions near the border see the padding, a small effect in a random model."""
     model = tiny().eval().double()
-    small, large = picture(64, 64), picture(128, 160)
+    small, large = make_input(64, 64), make_input(128, 160)
     with torch.no_grad():
         [together, _] = model([small, large])
         [alone] = model([small])
@@ -61,7 +61,7 @@ def test_a_picture_in_a_padded_batch_is_found_as_it_is_alone():
     torch.testing.assert_close(together.pred_boxes.tensor, alone.pred_boxes.tensor, rtol=0, atol=1.0)
 
 
-def test_padding_mask_is_true_on_padding_only():
+def test_the_padding_mask_is_true_only_on_padding():
     images = ImageList.from_tensors([torch.zeros(3, 2, 3), torch.zeros(3, 4, 2)])
     assert padding_mask(images).int().tolist() == [
         [[0, 0, 0], [0, 0, 0], [1, 1, 1], [1, 1, 1]],
@@ -69,7 +69,7 @@ def test_padding_mask_is_true_on_padding_only():
     ]
 
 
-def test_what_stands_on_padding_is_never_attended_to():
+def test_padding_is_never_attended_to():
     network = tiny().eval().double().detr
     mask = torch.zeros(1, 64, 96, dtype=torch.bool)
     mask[:, :, 48:] = True
@@ -84,30 +84,30 @@ def test_what_stands_on_padding_is_never_attended_to():
     assert (other - before).abs().max() > 1e-4
 
 
-def test_detections_take_the_likeliest_class_but_no_object_and_clip_the_boxes():
+def test_detections_have_foreground_classes_and_clipped_boxes():
     logits = torch.tensor([[0.0, 1.0, 5.0], [3.0, 0.0, 0.0]])
     boxes = torch.tensor([[0.5, 0.5, 0.5, 0.5], [1.0, 0.0, 0.2, 0.2]])
-    instances, queries = decode_detections(logits, boxes, (100, 200))
+    instances, queries = decode_detections(logits, boxes, (100, 200), score_threshold=0.0)
     assert queries.tolist() == [0, 1]
     assert instances.pred_classes.tolist() == [1, 0]
     torch.testing.assert_close(instances.scores, logits.softmax(-1)[[0, 1], [1, 0]])
     torch.testing.assert_close(instances.pred_boxes.tensor, torch.tensor([[50.0, 25, 150, 75], [180, 0, 200, 10]]))
 
 
-def test_detections_below_the_score_threshold_and_outside_the_picture_are_left_out():
+def test_low_scores_and_boxes_outside_the_image_are_dropped():
     logits = torch.tensor([[0.0, 1.0, 5.0], [3.0, 0.0, 0.0], [3.0, 0.0, 0.0]])
     boxes = torch.tensor([[0.5, 0.5, 0.5, 0.5], [1.5, 0.0, 0.2, 0.2], [0.5, 0.5, 0.5, 0.5]])
     instances, queries = decode_detections(logits, boxes, (100, 200), score_threshold=0.1)
     assert queries.tolist() == [2] and len(instances) == 1
 
 
-@pytest.mark.parametrize("label", [2, -1], ids=["index-of-no-object", "negative"])
-def test_a_class_id_outside_the_classes_is_an_error(label):
+@pytest.mark.parametrize("label", [2, -1], ids=["no-object", "negative"])
+def test_a_class_id_out_of_range_is_an_error(label):
     with pytest.raises(InputError, match="NUM_CLASSES is 2"):
-        tiny().train()([picture(64, 48, [[4, 4, 20, 30]], [label])])
+        tiny().train()([make_input(64, 48, [[4, 4, 20, 30]], [label])])
 
 
-def test_the_state_dict_is_native_detr_s_under_a_prefix_and_holds_nothing_that_restates_the_config():
+def test_the_state_dict_has_native_names_with_a_prefix():
     names = set(tiny().state_dict())
     assert all(name.startswith("detr.") for name in names)
     assert {
@@ -122,8 +122,8 @@ def test_the_state_dict_is_native_detr_s_under_a_prefix_and_holds_nothing_that_r
     } <= names
 
 
-def test_bf16_leaves_losses_in_float32_and_close():
-    batch = [picture(64, 48, [[4, 4, 20, 30]], [1])]
+def test_bf16_losses_are_float32_and_close_to_full_precision():
+    batch = [make_input(64, 48, [[4, 4, 20, 30]], [1])]
     full, half = (tiny("MODEL.DETR.AUTOCAST", choice).train()(batch) for choice in ("off", "bf16"))
     for name, loss in half.items():
         assert loss.dtype == torch.float32
@@ -138,15 +138,17 @@ def test_bf16_leaves_losses_in_float32_and_close():
         (["MODEL.RESNETS.DEPTH", "20"], "DEPTH 20"),
         (["MODEL.RESNETS.NORM", "GN"], "NORM 'GN'"),
         (["MODEL.RESNETS.NORM", "BN", "MODEL.BACKBONE.FREEZE_AT", "2"], "FREEZE_AT 2"),
-        (["MODEL.RESNETS.RES5_DILATION", "2"], "RES5_DILATION"),
+        (["MODEL.RESNETS.RES5_DILATION", "2"], "RES5_DILATION 2 needs DEPTH"),
+        (["MODEL.RESNETS.RES5_DILATION", "3"], "RES5_DILATION 3: expected 1 or 2"),
         (["MODEL.RESNETS.OUT_FEATURES", "['res6']"], "OUT_FEATURES"),
         (["MODEL.RESNETS.STRIDE_IN_1X1", "True"], "STRIDE_IN_1X1"),
         (["MODEL.DETR.NHEADS", "5"], "divisible by num_heads 5"),
         (["MODEL.DETR.NUM_CLASSES", "0"], "NUM_CLASSES 0"),
+        (["MODEL.DETR.NUM_CLASSES", "-1"], r"NUM_CLASSES is -1, .*: call d2_detr\.config\.resolve_config first"),
         (["MODEL.DETR.PANOPTIC_ON", "True"], "PANOPTIC_ON needs masks"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_config_that_makes_no_model_is_refused_by_name(opts, message):
+def test_errors_explain_an_invalid_config(opts, message):
     with pytest.raises(InputError, match=message):
         tiny(*opts)

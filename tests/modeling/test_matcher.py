@@ -34,23 +34,23 @@ batches = {
 
 @given(**batches)
 @settings(max_examples=40, deadline=None)
-def test_no_other_assignment_costs_less(seed, num_queries, sizes):
+def test_the_assignment_has_the_lowest_cost(seed, num_queries, sizes):
     logits, boxes, targets = random_batch(seed, num_queries, sizes)
     matcher = HungarianMatcher()
     for i, (queries, objects) in enumerate(matcher(logits, boxes, targets)):
         cost = matcher.cost(logits[i : i + 1], boxes[i : i + 1], targets[i : i + 1])[0]
         wide = cost if cost.shape[0] >= cost.shape[1] else cost.T
-        least = min(
+        lowest = min(
             sum(wide[row, column].item() for column, row in enumerate(rows))
             for rows in permutations(range(wide.shape[0]), wide.shape[1])
         )
         assert len(queries) == len(objects) == min(num_queries, sizes[i])
-        assert cost[queries, objects].sum().item() == pytest.approx(least, abs=1e-4)
+        assert cost[queries, objects].sum().item() == pytest.approx(lowest, abs=1e-4)
 
 
 @given(**batches)
 @settings(max_examples=25, deadline=None)
-def test_a_batch_is_matched_as_its_pictures_one_by_one(seed, num_queries, sizes):
+def test_images_of_a_batch_are_matched_independently(seed, num_queries, sizes):
     logits, boxes, targets = random_batch(seed, num_queries, sizes)
     together = HungarianMatcher()(logits, boxes, targets)
     for i, match in enumerate(together):
@@ -61,19 +61,19 @@ def test_a_batch_is_matched_as_its_pictures_one_by_one(seed, num_queries, sizes)
 def test_reordering_the_queries_reorders_the_assignment():
     logits, boxes, targets = random_batch(7, 5, [3])
     order = torch.tensor([3, 0, 4, 1, 2])
-    [(before, of_before)] = HungarianMatcher()(logits, boxes, targets)
-    [(after, of_after)] = HungarianMatcher()(logits[:, order], boxes[:, order], targets)
-    assert set(zip(before.tolist(), of_before.tolist(), strict=True)) == set(
-        zip(order[after].tolist(), of_after.tolist(), strict=True)
+    [before] = HungarianMatcher()(logits, boxes, targets)
+    [after] = HungarianMatcher()(logits[:, order], boxes[:, order], targets)
+    assert set(zip(before.queries.tolist(), before.objects.tolist(), strict=True)) == set(
+        zip(order[after.queries].tolist(), after.objects.tolist(), strict=True)
     )
 
 
 @pytest.mark.parametrize(
     ("weights", "expected"),
     [((1, 0, 0), 1), ((0, 1, 0), 0), ((0, 0, 1), 0), ((100, 1, 1), 1)],
-    ids=["class", "l1", "giou", "class-outweighs-the-boxes"],
+    ids=["class", "l1", "giou", "class-outweighs-boxes"],
 )
-def test_each_weight_decides_by_its_own_term(weights, expected):
+def test_each_weight_scales_its_own_term(weights, expected):
     """Query 0 has the box of the object, query 1 its class."""
     logits = torch.tensor([[[0.0, 5, 0, 0], [5, 0, 0, 0]]])
     boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.2], [0.1, 0.1, 0.1, 0.1]]])
@@ -82,12 +82,12 @@ def test_each_weight_decides_by_its_own_term(weights, expected):
     assert queries.tolist() == [expected]
 
 
-def test_predictions_that_are_not_finite_are_matched_all_the_same():
+def test_non_finite_predictions_are_still_matched():
     logits, boxes, targets = random_batch(0, 4, [2])
     queries, objects = HungarianMatcher()(logits * float("nan"), boxes, targets)[0]
     assert len(queries) == len(objects) == 2
 
 
-def test_weights_of_zero_are_refused():
+def test_all_zero_weights_are_refused():
     with pytest.raises(InputError, match="all weights"):
         HungarianMatcher(0, 0, 0)

@@ -1,4 +1,4 @@
-"""Parity of the mask head with native DETR: logits of every query, losses and gradients on the same weights."""
+"""Parity of the mask head with native DETR: logits, losses and gradients."""
 
 import pytest
 import torch
@@ -12,35 +12,35 @@ from tests.reference import native
 
 @pytest.fixture(scope="module", params=native.MASK_MODELS)
 def parity(request):
-    """Recorded figures of one model, the same computed here, names and shapes of both state dicts."""
+    """Return recorded and computed values, and the shapes in both state dicts."""
     recorded, checkpoint = native.read(f"native_{request.param}")
     computed, state_dict = compute(**native.MASK_MODELS[request.param])
     return recorded, computed, *({n: tuple(t.shape) for n, t in d.items()} for d in (checkpoint, state_dict))
 
 
-def test_names_and_shapes_are_those_of_native_detr(parity):
+def test_names_and_shapes_equal_native_detr(parity):
     _, _, theirs, ours = parity
     assert ours == theirs
 
 
-def test_mask_logits_of_every_query_equal_native_detr_to_1e_5_of_the_largest(parity):
+def test_mask_logits_equal_native_detr_to_1e_5_of_the_maximum(parity):
     recorded, computed, _, _ = parity
-    assert recorded["pred_masks"].std() > 0.05 * recorded["largest"], "a constant proves nothing"
+    assert recorded["pred_masks"].std() > 0.05 * recorded["largest"], "constant logits would prove nothing"
     tolerance = 1e-5 * recorded["largest"].item()
     torch.testing.assert_close(computed["pred_masks"], recorded["pred_masks"], rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", ["loss_mask", "loss_dice"])
 def test_mask_losses_equal_native_detr_to_1e_4(parity, name):
-    recorded, computed = (figures[f"loss/{name}"] for figures in parity[:2])
+    recorded, computed = (values[f"loss/{name}"] for values in parity[:2])
     assert recorded > 0.01
     torch.testing.assert_close(computed, recorded, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("name", native.MASK_GRADIENTS)
-def test_gradients_of_the_mask_losses_equal_native_detr_to_1e_4(parity, name):
-    recorded, computed = (figures[f"gradient/{name}"] for figures in parity[:2])
-    assert recorded.abs().max() > 1e-7, "a gradient of nothing proves nothing"
+def test_gradients_of_mask_losses_equal_native_detr_to_1e_4(parity, name):
+    recorded, computed = (values[f"gradient/{name}"] for values in parity[:2])
+    assert recorded.abs().max() > 1e-7, "a zero gradient would prove nothing"
     torch.testing.assert_close(computed, recorded, rtol=1e-4, atol=1e-4 * recorded.abs().max().item())
 
 
@@ -56,15 +56,15 @@ def compute(**sizes):
         outputs["pred_logits"],
         outputs["pred_boxes"],
         targets,
-        lambda pictures, queries: network.masks(inputs, pictures, queries),
+        lambda images, queries: network.predict_masks(inputs, images, queries),
     )
     (losses["loss_mask"] + losses["loss_dice"]).backward()
 
     batch, num_queries, _ = inputs.states.shape
-    every = torch.cartesian_prod(torch.arange(batch), torch.arange(num_queries))
-    logits = network.masks(inputs, *every.unbind(1))
+    pairs = torch.cartesian_prod(torch.arange(batch), torch.arange(num_queries))
+    logits = network.predict_masks(inputs, *pairs.unbind(1))
     parameters = dict(network.named_parameters())
-    figures = {"pred_masks": native.sample(logits, 20_000), "largest": logits.abs().max()}
-    figures |= {f"loss/{name}": losses[name] for name in ("loss_mask", "loss_dice")}
-    figures |= {f"gradient/{name}": native.sample(parameters[name].grad) for name in native.MASK_GRADIENTS}
-    return {name: figure.detach().float() for name, figure in figures.items()}, state_dict
+    values = {"pred_masks": native.sample(logits, 20_000), "largest": logits.abs().max()}
+    values |= {f"loss/{name}": losses[name] for name in ("loss_mask", "loss_dice")}
+    values |= {f"gradient/{name}": native.sample(parameters[name].grad) for name in native.MASK_GRADIENTS}
+    return {name: value.detach().float() for name, value in values.items()}, state_dict

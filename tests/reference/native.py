@@ -1,11 +1,11 @@
-"""What the recorded figures of native DETR and its descendants share with the tests: models, inputs, weights.
+"""Models, inputs and weights for the recorded figures of DETR.
 
-Weights follow a rule instead of a seed: every tensor is drawn from a generator seeded with the CRC of its name, so that
-two implementations with the same names hold the same weights whatever order they create them in, and a checkpoint with
-other names holds the right weights only after the right renaming.
+Each tensor is sampled from a generator that is seeded with the CRC of its name. Implementations with the same names
+thus have the same weights, in whatever order they create them, and a checkpoint with other names has the right weights
+only if it is renamed correctly.
 
-Everything is computed in float64: in float32 the rounding of one processor's convolutions, magnified by a hundred
-random layers, is as large as the tolerances.
+Everything is computed in float64: in float32 the rounding errors of a processor, amplified by a hundred random layers,
+are as large as the tolerances.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ MODELS = {
     "r101": {"depth": 101, **SMALL},
     "r50_pre_norm": {"depth": 50, "pre_norm": True, **SMALL},
 }
-# With a mask head. Its groups want a width of 128 at least.
+# With a mask head, whose group norms need a width of at least 128.
 MASK_MODELS = {
     "r50_masks": MODELS["r50"],
     "r50_dc5_masks": {"depth": 50, "dilation": True, **SMALL, "hidden_dim": 128, "nheads": 8},
 }
-DESCENDANTS = {"r50": MODELS["r50"], "r50_small": SMALL}  # of the official wrapper and of Hugging Face alike
+DESCENDANTS = {"r50": MODELS["r50"], "r50_small": SMALL}  # for the official wrapper and Hugging Face
 GRADIENTS = (
     "backbone.0.body.layer2.0.conv1.weight",
     "input_proj.weight",
@@ -63,19 +63,22 @@ STUFF = (1, 4, 6)
 PANOPTIC_HW = (50, 61)
 PANOPTIC_THRESHOLD = 0.7
 SMALL_SIZES_HW = [(50, 96), (33, 70), (61, 40)]
-# For the official wrapper: it rounds the border of the padding up to whole cells of the feature map, where native DETR
-# takes the nearest. On multiples of the stride 32 both do the same.
+# For the official wrapper, which rounds the border of the padding up to whole cells of the feature map; native DETR
+# rounds to the nearest cell. For multiples of the stride 32 both are equal.
 WHOLE_CELLS_HW = [(128, 192), (96, 64), (160, 96)]
 WHOLE_CELLS_SMALL_HW = [(64, 96), (32, 96), (64, 32)]
 STEPS = 10  # of the optimizer
-# A tenth of DETR's. With 1e-4 a rounding of 1e-7 in the weights grows to a tenth of what the parameters change in ten
-# steps, and a comparison would be one of processors.
+# A tenth of DETR's: with 1e-4, a rounding error of 1e-7 in the weights grows to a tenth of the changes in ten steps,
+# and the results depend on the processor.
 LEARNING_RATE = 1e-5
-OUTPUT_SIZES_HW = [(300, 401), (96, 64), (75, 50)]  # of detections: enlarged, as it was, made smaller
+OUTPUT_SIZES_HW = [(300, 401), (96, 64), (75, 50)]  # of detections: enlarged, unchanged, reduced
 
 
 def images() -> list[Tensor]:
-    """Three normalised pictures (3, H, W) of unequal size: patchworks, so that the features differ by place."""
+    """Return three normalized images (3, H, W) of different sizes.
+
+    They are patchworks, so that features depend on the place.
+    """
     generator = torch.Generator().manual_seed(0)
     coarse = [torch.randn(1, 3, 5, 7, generator=generator) for _ in SIZES_HW]
     return [
@@ -84,7 +87,7 @@ def images() -> list[Tensor]:
 
 
 def targets() -> list[dict[str, Tensor]]:
-    """Three, one and no objects."""
+    """Return the targets of three images, with three, one and no objects."""
     return [
         {"labels": torch.tensor(labels, dtype=torch.int64), "boxes": torch.tensor(boxes).double().reshape(-1, 4)}
         for labels, boxes in zip(LABELS, BOXES_CXCYWH, strict=True)
@@ -92,7 +95,7 @@ def targets() -> list[dict[str, Tensor]]:
 
 
 def gt_masks() -> list[Tensor]:
-    """Of each picture (M, H, W), bool: the ellipse in the box of every object."""
+    """Return the masks (M, H, W), bool, of each image: ellipses that fill the boxes."""
     masks = []
     for (height, width), boxes in zip(SIZES_HW, BOXES_CXCYWH, strict=True):
         y, x = torch.meshgrid(torch.arange(height) / height, torch.arange(width) / width, indexing="ij")
@@ -102,9 +105,10 @@ def gt_masks() -> list[Tensor]:
 
 
 def panoptic_cases() -> list[tuple[Tensor, Tensor]]:
-    """Class logits (Q, K + 1) and mask logits (Q, h, w) of a few pictures.
+    """Return class logits (Q, K + 1) and mask logits (Q, h, w) of several images.
 
-    Some queries are sure, some are not; no two sure ones are of the same stuff; some masks win no pixel, or very few.
+    Some queries have a high score, others a low one; no two with a high score have the same stuff class; some masks win
+    few pixels, or none.
     """
     cases = []
     for seed in range(8):
@@ -115,7 +119,7 @@ def panoptic_cases() -> list[tuple[Tensor, Tensor]]:
         sureness = torch.rand(len(classes), generator=generator) * 8
         logits = torch.zeros(len(classes), NUM_CLASSES + 1)
         logits[torch.arange(len(classes)), torch.tensor(classes)] = sureness
-        logits[-1, -1] = 10  # this one sees nothing
+        logits[-1, -1] = 10  # no object
         coarse = torch.randn(len(classes), 1, 4, 5, generator=generator)
         masks = F.interpolate(coarse, size=(12, 16), mode="bilinear", align_corners=False)[:, 0]
         masks[0] -= 1.2
@@ -123,8 +127,8 @@ def panoptic_cases() -> list[tuple[Tensor, Tensor]]:
     return cases
 
 
-def pictures(sizes_hw: list[tuple[int, int]]) -> list[Tensor]:
-    """One patchwork (3, H, W) for each size, uint8, as a file would be read."""
+def patchwork_images(sizes_hw: list[tuple[int, int]]) -> list[Tensor]:
+    """Return a patchwork image (3, H, W), uint8, for each size."""
     generator = torch.Generator().manual_seed(1)
     coarse = [torch.randint(256, (1, 3, 5, 7), generator=generator).float() for _ in sizes_hw]
     return [
@@ -133,7 +137,7 @@ def pictures(sizes_hw: list[tuple[int, int]]) -> list[Tensor]:
 
 
 def config_options(sizes: dict[str, int]) -> list[str]:
-    """KEY VALUE pairs for a model of MODELS or SMALL; the official wrapper and this plugin have the same keys."""
+    """Return KEY VALUE pairs of this plugin and the official wrapper for a model."""
     keys = {
         "hidden_dim": "HIDDEN_DIM", "nheads": "NHEADS", "dim_feedforward": "DIM_FEEDFORWARD",
         "enc_layers": "ENC_LAYERS", "dec_layers": "DEC_LAYERS",
@@ -146,31 +150,33 @@ def config_options(sizes: dict[str, int]) -> list[str]:
 
 @torch.no_grad()
 def fill(state_dict: dict[str, Tensor]) -> None:
-    """Give every tensor of a state dict its value, in place. Names are native DETR's, the official wrapper's or those
-    in the files of Hugging Face."""
+    """Fill a state dict of native DETR, the wrapper or Hugging Face in place."""
     for name, tensor in state_dict.items():
         generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
         noise = torch.randn(tensor.shape, generator=generator)
         if name.endswith("running_var") or (name.endswith("weight") and tensor.dim() == 1):
-            # The last norm of a residual block is small, or 33 blocks would multiply the signal by 2^33.
+            # The last norm of a residual block is small, because 33 blocks would multiply the signal by 2^33.
             last = _has(name, ".bn3.", ".conv3.norm.", ".layer.2.normalization.")
             scale = 0.3 if last and name.endswith("weight") else 1.0
             tensor.copy_(scale * (1 + 0.1 * noise).clamp(min=0.5))
         elif tensor.dim() <= 1:
             tensor.copy_(0.1 * noise)
         elif name.endswith(("query_embed.weight", "query_position_embeddings.weight")):
-            tensor.copy_(3 * noise)  # so far apart that the queries differ after every layer
+            tensor.copy_(3 * noise)  # far enough apart for the queries to differ after every layer
         else:
             tensor.copy_(_gain(name, tensor.dim()) * noise / math.sqrt(tensor[0].numel()))
         if name == "mask_head.lay1.weight":
-            tensor[:, -8:] *= 100  # the attention maps of the heads: small numbers beside 256 channels of features
+            tensor[:, -8:] *= 100  # attention maps of the heads, which are small compared with the 256 feature channels
 
 
 def _gain(name: str, dim: int) -> float:
-    """Standard deviation of what a layer adds to a unit signal. Sharp attention and small residuals keep places and
-    queries apart: with uniform attention all states of a deep decoder are one, and a comparison proves nothing."""
+    """Return the standard deviation of what a layer adds to a unit signal.
+
+    Sharp attention and small residuals keep places and queries different: with uniform attention all states of a deep
+    decoder are equal, and a comparison proves nothing.
+    """
     if _has(name, "q_linear", "k_linear"):
-        return 4.0  # behind a norm that is not sharp
+        return 4.0  # after a norm that is not sharp
     if _has(name, "in_proj", "q_proj", "k_proj", "v_proj"):
         return 2.0
     if _has(name, "out_proj", ".linear2", ".fc2"):
@@ -183,34 +189,34 @@ def _has(name: str, *parts: str) -> bool:
 
 
 def sample(tensor: Tensor, size: int = 256) -> Tensor:
-    """About `size` evenly spread entries, to keep the recorded files small; an odd step does not stay in one column."""
+    """Return about `size` evenly spaced entries, to keep the recorded files small."""
     flat = tensor.flatten()
-    return flat[:: flat.numel() // size | 1]
+    return flat[:: flat.numel() // size | 1]  # an odd step does not stay in one column
 
 
 def sample_of_changes(before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, Tensor]:
-    """About 32 entries of after - before, of each tensor that is not the same afterwards.
+    """Return about 32 entries of `after - before` for each tensor that has changed.
 
-    Fewer would be too few: a gradient is 0 in three quarters of the entries of a convolution between ReLUs.
+    Fewer would not suffice: between ReLUs, three quarters of the gradients of a convolution are 0.
     """
     return {name: sample(after[name] - before[name], 32) for name in before if not after[name].equal(before[name])}
 
 
 def checkpoint(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
-    """The tensors of these names and shapes, float32, filled by the rule."""
+    """Return tensors with these names and shapes, float32, filled by `fill`."""
     state_dict = {name: torch.empty(shape) for name, shape in shapes.items()}
     fill(state_dict)
     return state_dict
 
 
 def write(name: str, figures: dict[str, Tensor], shapes: dict[str, list[int]]) -> None:
-    """Write figures, and the names and shapes of the checkpoint that they belong to."""
+    """Write figures, and the names and shapes of their checkpoint."""
     figures = {k: (v.float() if v.is_floating_point() else v).detach().clone() for k, v in figures.items()}
     save_file(figures, FOLDER / f"{name}.safetensors", metadata={"shapes": json.dumps(shapes, separators=(",", ":"))})
 
 
 def read(name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Recorded figures, and the checkpoint that they belong to."""
+    """Return recorded figures and their checkpoint."""
     with safe_open(FOLDER / f"{name}.safetensors", "pt") as file:
-        figures = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+        figures = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
         return figures, checkpoint(json.loads(file.metadata()["shapes"]))

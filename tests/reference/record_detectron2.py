@@ -1,4 +1,4 @@
-"""Record the figures that tests/embedded/test_recorded_figures.py compares with; the real Detectron2 must answer.
+"""Record figures of the real Detectron2 for test_recorded_figures.py.
 
     python tests/reference/record_detectron2.py
 
@@ -20,7 +20,7 @@ import detectron2
 
 
 def lines(figures: dict[str, Any]) -> str:
-    """JSON with a line for each figure, so that a change can be read in a diff."""
+    """Format figures as JSON, one per line, so that a diff shows what has changed."""
     groups = []
     for group, values in figures.items():
         rows = (f"{json.dumps(name)}: {json.dumps(value, separators=(',', ':'))}" for name, value in values.items())
@@ -30,5 +30,5 @@ def lines(figures: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     if "embedded" in detectron2.__version__:
-        sys.exit(f"{detectron2.__file__} answers; install the real Detectron2, of which figures are to be recorded")
+        sys.exit(f"{detectron2.__file__} is the embedded detectron2; install the real one to record its figures")
     detectron2_figures.FILE.write_text(lines(detectron2_figures.figures()))

@@ -1,4 +1,4 @@
-"""Record the figures of Hugging Face's DETR that tests/checkpoint/test_detections_parity.py compares with.
+"""Record figures of Hugging Face's DETR for test_detections_parity.py.
 
     pip install transformers==5.23.0 timm==1.0.31 && python tests/reference/record_huggingface.py
 
@@ -28,7 +28,10 @@ PROCESSOR = DetrImageProcessor(do_resize=False)
 def configure(
     hidden_dim: int, nheads: int, dim_feedforward: int, enc_layers: int, dec_layers: int, **backbone
 ) -> DetrConfig:
-    """The config of one of native.DESCENDANTS. `backbone` goes to DetrConfig; by default it is timm's ResNet-50."""
+    """Return the config of one of native.DESCENDANTS.
+
+    `backbone` has options of DetrConfig; by default the backbone is timm's ResNet-50.
+    """
     backbone.pop("depth", None)
     return DetrConfig(
         num_labels=native.NUM_CLASSES,
@@ -46,14 +49,14 @@ def configure(
 
 
 def saved(model: DetrForObjectDetection) -> dict[str, Tensor]:
-    """The tensors of the file that save_pretrained writes; their names are not those of the state dict."""
+    """Return the tensors that save_pretrained writes; the state dict has other names."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         return load_file(Path(folder) / "model.safetensors")
 
 
 def loaded(config: DetrConfig, weights: dict[str, Tensor]) -> DetrForObjectDetection:
-    """The model that from_pretrained makes of such a file, in float64."""
+    """Load such tensors with from_pretrained, in float64."""
     with tempfile.TemporaryDirectory() as folder:
         config.save_pretrained(folder)
         save_file(weights, Path(folder) / "model.safetensors", metadata={"format": "pt"})
@@ -63,14 +66,14 @@ def loaded(config: DetrConfig, weights: dict[str, Tensor]) -> DetrForObjectDetec
 
 
 def inputs(sizes_hw: list[tuple[int, int]]) -> dict[str, Tensor]:
-    """pixel_values (B, 3, H, W) and pixel_mask (B, H, W) as the image processor makes them."""
-    made = PROCESSOR(images=native.pictures(sizes_hw), return_tensors="pt")
+    """Return the pixel_values (B, 3, H, W) and pixel_mask (B, H, W) of the images."""
+    made = PROCESSOR(images=native.patchwork_images(sizes_hw), return_tensors="pt")
     return {"pixel_values": made["pixel_values"].double(), "pixel_mask": made["pixel_mask"]}
 
 
 @torch.no_grad()
 def detect(model: DetrForObjectDetection) -> dict[str, Tensor]:
-    """Detections as the image processor makes them: in pixels, not clipped to the picture."""
+    """Return detections of the image processor, in pixels, not clipped to the image."""
     outputs = model.eval()(**inputs(native.SIZES_HW))
     results = PROCESSOR.post_process_object_detection(outputs, threshold=0.0, target_sizes=native.OUTPUT_SIZES_HW)
     figures = {}
@@ -83,21 +86,27 @@ def detect(model: DetrForObjectDetection) -> dict[str, Tensor]:
 
 @contextmanager
 def float64_by_default() -> Iterator[None]:
-    """The loss of transformers makes its class weights in the default type."""
+    """Set the dtype in which the loss of transformers creates its class weights."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
 
 
 def loss_of_last_layer(model: DetrForObjectDetection, batch: dict, labels: list[dict[str, Tensor]]) -> Tensor:
+    """Return the loss of the last decoder layer."""
     return model(**batch, labels=labels).loss
 
 
 def loss_of_all_layers(model: DetrForObjectDetection, batch: dict, labels: list[dict[str, Tensor]]) -> Tensor:
-    """What auxiliary_loss means in the paper. With that switch on, the decoder of transformers goes on from the
-    normalised output of each layer and normalises that of the last one twice, which makes another model of it."""
+    """Return the loss of all decoder layers, as in the paper.
+
+    With `auxiliary_loss`, the decoder of transformers would be another model: each layer would get the normalized
+    output of the one before, and the last output would be normalized twice.
+    """
     outputs = model(**batch, output_hidden_states=True)
-    _, *before_last, _ = outputs.decoder_hidden_states  # what enters the first layer, ...; the last is normalised
+    _, *before_last, _ = (
+        outputs.decoder_hidden_states
+    )  # the input of the first layer comes first; the last state is normalized
     states = torch.stack([*map(model.model.decoder.layernorm, before_last), outputs.last_hidden_state])
     logits, boxes = model.class_labels_classifier(states), model.bbox_predictor(states).sigmoid()
     config = copy.deepcopy(model.config)
@@ -107,10 +116,10 @@ def loss_of_all_layers(model: DetrForObjectDetection, batch: dict, labels: list[
 
 
 def train(model: DetrForObjectDetection, loss_of: Callable[..., Tensor]) -> dict[str, Tensor]:
-    """Total losses of the steps, and how the parameters have changed after the last.
+    """Train; return the total loss of each step and the changes of the parameters.
 
-    transformers 5.23.0 trains the whole backbone: it looks for "resnet" in the word timm_backbone before it freezes
-    the stem and the first stage.
+    transformers 5.23.0 trains the whole backbone: it freezes the stem and the first stage only if the name of the model
+    type, here timm_backbone, contains "resnet".
     """
     labels = [{"class_labels": target["labels"], "boxes": target["boxes"]} for target in native.targets()]
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -136,7 +145,10 @@ def train(model: DetrForObjectDetection, loss_of: Callable[..., Tensor]) -> dict
 
 
 def record(sizes: dict[str, int], **backbone) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
-    """Figures, and the names and shapes of the checkpoint. Only small models on timm's backbone are trained."""
+    """Return figures, and names and shapes of the checkpoint.
+
+    Only small models with timm's backbone are trained.
+    """
     config = configure(**sizes, **backbone)
     shapes = {name: list(tensor.shape) for name, tensor in saved(DetrForObjectDetection(config)).items()}
     weights = native.checkpoint(shapes)
@@ -150,6 +162,6 @@ def record(sizes: dict[str, int], **backbone) -> tuple[dict[str, Tensor], dict[s
 if __name__ == "__main__":
     for model_name, sizes in native.DESCENDANTS.items():
         native.write(f"huggingface_{model_name}", *record(sizes))
-    own_resnet = ResNetConfig(out_features=["stage4"])  # the names of its tensors are not those of timm's
+    own_resnet = ResNetConfig(out_features=["stage4"])  # its tensors have other names than timm's
     figures = record(native.SMALL, use_timm_backbone=False, backbone_config=own_resnet)
     native.write("huggingface_r50_small_without_timm", *figures)

@@ -1,4 +1,4 @@
-"""Record the figures that tests/modeling/test_native_parity.py compares with.
+"""Record figures of native DETR for tests/modeling/test_native_parity.py.
 
     git clone https://github.com/facebookresearch/detr
     git clone https://github.com/cocodataset/panopticapi
@@ -23,13 +23,14 @@ import native
 
 
 def build(detr_folder: str, depth: int, dilation: bool = False, pre_norm: bool = False, masks: bool = False, **sizes):
+    """Build the model and the criterion."""
     sys.path.insert(0, detr_folder)
     import models.backbone
     from models.detr import DETR, SetCriterion
     from models.matcher import HungarianMatcher
     from models.transformer import build_transformer
 
-    models.backbone.is_main_process = lambda: False  # else building downloads ImageNet weights
+    models.backbone.is_main_process = lambda: False  # otherwise ImageNet weights are downloaded
     args = argparse.Namespace(
         backbone=f"resnet{depth}", dilation=dilation, pre_norm=pre_norm, dropout=0.0,
         lr_backbone=1e-5, masks=masks, position_embedding="sine", **sizes,
@@ -43,7 +44,7 @@ def build(detr_folder: str, depth: int, dilation: bool = False, pre_norm: bool =
 
 
 def record_masks(name: str, detr_folder: str) -> tuple[dict[str, torch.Tensor], dict[str, list[int]]]:
-    """Figures of a model with a mask head, and the names and shapes of its checkpoint."""
+    """Return figures of a model with masks, and names and shapes of its checkpoint."""
     detr, criterion = build(detr_folder, masks=True, **native.MASK_MODELS[name])
     from models.segmentation import DETRsegm
 
@@ -65,7 +66,7 @@ def record_masks(name: str, detr_folder: str) -> tuple[dict[str, torch.Tensor], 
 
 
 def record_panoptic(detr_folder: str) -> dict[str, torch.Tensor]:
-    """Inputs and segments of the panoptic post-processing, where it has nothing to merge."""
+    """Return panoptic segments for inputs in which there are none to merge."""
     sys.path.insert(0, detr_folder)
     from models.segmentation import PostProcessPanoptic, rgb2id
     from PIL import Image
@@ -84,6 +85,7 @@ def record_panoptic(detr_folder: str) -> dict[str, torch.Tensor]:
 
 
 def record(name: str, detr_folder: str) -> dict[str, torch.Tensor]:
+    """Return states, predictions, matches, losses and gradients of a model."""
     model, criterion = build(detr_folder, **native.MODELS[name])
     model.double()
     criterion.double()

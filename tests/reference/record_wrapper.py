@@ -1,4 +1,4 @@
-"""Record the figures of the official Detectron2 wrapper that tests/checkpoint/test_detections_parity.py compares with.
+"""Record figures of the official wrapper for test_detections_parity.py.
 
     git clone https://github.com/facebookresearch/detr && python tests/reference/record_wrapper.py detr
 
@@ -26,18 +26,18 @@ CONFIG = "d2/configs/detr_256_6_6_torchvision.yaml"
 
 
 def build(detr_folder: str, sizes: dict[str, int]) -> tuple[nn.Module, CfgNode]:
-    """The wrapper's model by its own config file, in float64, filled by the rule."""
+    """Build the model of the wrapper's config in float64, filled by native.fill."""
     import models.backbone
     from d2.detr import add_detr_config
 
-    models.backbone.is_main_process = lambda: False  # else building may download ImageNet weights
+    models.backbone.is_main_process = lambda: False  # otherwise ImageNet weights may be downloaded
     cfg = get_cfg()
     add_detr_config(cfg)
     cfg.merge_from_file(str(Path(detr_folder) / CONFIG))
     cfg.merge_from_list([*native.config_options(sizes), "SOLVER.BASE_LR", str(native.LEARNING_RATE)])
     model = build_model(cfg).double()
     native.fill(model.detr.state_dict(prefix="detr."))
-    prepare_targets = model.prepare_targets  # Detectron2's boxes are float32, and cdist wants one type
+    prepare_targets = model.prepare_targets  # Detectron2's boxes are float32, but cdist needs equal types
     model.prepare_targets = lambda instances: [
         {**target, "boxes": target["boxes"].double()} for target in prepare_targets(instances)
     ]
@@ -45,16 +45,17 @@ def build(detr_folder: str, sizes: dict[str, int]) -> tuple[nn.Module, CfgNode]:
 
 
 def inputs(sizes_hw: list[tuple[int, int]]) -> list[dict]:
-    """Detectron2's inputs, for training and for detection."""
+    """Return inputs of Detectron2 for training and detection."""
     return [
         {"image": picture.double(), "height": height, "width": width, "instances": instances(target, size_hw)}
         for picture, (height, width), target, size_hw in zip(
-            native.pictures(sizes_hw), native.OUTPUT_SIZES_HW, native.targets(), sizes_hw, strict=True
+            native.patchwork_images(sizes_hw), native.OUTPUT_SIZES_HW, native.targets(), sizes_hw, strict=True
         )
     ]
 
 
 def instances(target: dict[str, Tensor], size_hw: tuple[int, int]) -> Instances:
+    """Convert a target of native DETR to Detectron2's."""
     height, width = size_hw
     boxes = box_convert(target["boxes"], "cxcywh", "xyxy") * torch.tensor([width, height, width, height])
     return Instances(size_hw, gt_boxes=Boxes(boxes), gt_classes=target["labels"])
@@ -62,6 +63,7 @@ def instances(target: dict[str, Tensor], size_hw: tuple[int, int]) -> Instances:
 
 @torch.no_grad()
 def detect(model: nn.Module) -> dict[str, Tensor]:
+    """Return the detections in each image."""
     figures = {}
     for picture, output in enumerate(model.eval()(inputs(native.WHOLE_CELLS_HW))):
         found = output["instances"]
@@ -72,7 +74,7 @@ def detect(model: nn.Module) -> dict[str, Tensor]:
 
 
 def train(model: nn.Module, cfg: CfgNode) -> dict[str, Tensor]:
-    """Total losses of the steps, and how the parameters have changed after the last. All layers have a loss."""
+    """Train with the losses of all layers; return total losses and parameter changes."""
     from d2.train_net import Trainer
 
     optimizer = Trainer.build_optimizer(cfg, model)
@@ -80,7 +82,7 @@ def train(model: nn.Module, cfg: CfgNode) -> dict[str, Tensor]:
     losses = []
     for _ in range(native.STEPS):
         terms = model.train()(inputs(native.WHOLE_CELLS_SMALL_HW))
-        # Detectron2's trainer adds up class_error and cardinality_error as well, which have no gradient.
+        # Detectron2's trainer also adds class_error and cardinality_error, which have no gradient.
         loss = sum(term for name, term in terms.items() if name.startswith("loss"))
         optimizer.zero_grad()
         loss.backward()
@@ -91,7 +93,7 @@ def train(model: nn.Module, cfg: CfgNode) -> dict[str, Tensor]:
 
 
 def record(detr_folder: str, sizes: dict[str, int]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
-    """Figures, and the names and shapes of the checkpoint. Only small models are trained."""
+    """Return figures, names and shapes of the checkpoint; train only small models."""
     model, cfg = build(detr_folder, sizes)
     shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     figures = detect(model)

@@ -1,11 +1,10 @@
-"""The part of Detectron2 that d2_detr uses, for where the real one is not installed; API.md lists its names."""
+"""The subset of Detectron2 that d2_detr uses; API.md lists its names."""
 
 import sys
-from functools import partial
 
-from detectron2._missing import SubsetFinder, missing_attribute
+from detectron2._missing import MissingSubmodules, missing_attribute
 
 __version__ = "0.6+embedded"
-__getattr__ = partial(missing_attribute, sys.modules[__name__])
+__getattr__ = missing_attribute(__name__)
 
-sys.meta_path.insert(0, SubsetFinder)
+sys.meta_path.append(MissingSubmodules)

@@ -1,41 +1,33 @@
-"""COCO's panoptic datasets, and those made from the balloons. Importing this registers them."""
+"""COCO's panoptic datasets, which the real Detectron2 registers itself."""
 
 from __future__ import annotations
 
-from d2_detr.data.datasets import balloon
-from d2_detr.data.datasets.panoptic import register_made_panoptic, register_panoptic
+from d2_detr.data.datasets import catalog
+from d2_detr.data.datasets.panoptic import PanopticSource
+from d2_detr.structures.dataset import Record
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-
-def _register_coco() -> None:
-    """Where Detectron2 has them itself, they only learn which dataset has their things alone."""
-    folder = balloon.datasets_folder() / "coco"
-    for split in ("train", "val"):
-        name, instances = f"coco_2017_{split}_panoptic", f"coco_2017_{split}"
-        if name not in DatasetCatalog:
-            register_panoptic(
-                name,
-                image_root=folder / f"{split}2017",
-                panoptic_json=folder / "annotations" / f"panoptic_{split}2017.json",
-                panoptic_root=folder / f"panoptic_{split}2017",
-                instances=instances,
-            )
-        elif not hasattr(MetadataCatalog.get(name), "instances"):
-            MetadataCatalog.get(name).instances = instances
+DATASETS = {f"coco_2017_{split}_panoptic": split for split in ("train", "val")}
 
 
-def _register_balloons() -> None:
-    for name in balloon.NAMES:
-        folder = balloon.datasets_folder() / name
-        for split in balloon.SPLITS:
-            register_made_panoptic(
-                f"{name}_{split}",
-                image_root=folder / split,
-                annotation_file=balloon.annotation_file(folder, split),
-                train_file=balloon.annotation_file(folder, "train"),
-            )
+def register(name: str) -> None:
+    """Register one of DATASETS; if Detectron2 has it, only say which dataset has its things."""
+    if name in DatasetCatalog:
+        if not MetadataCatalog.get(name).get("instances"):
+            MetadataCatalog.get(name).instances = f"coco_2017_{DATASETS[name]}"
+        return
+    split, folder = DATASETS[name], catalog.datasets_folder() / "coco"
+    source = PanopticSource(
+        folder / f"{split}2017",
+        folder / "annotations" / f"panoptic_{split}2017.json",
+        folder / f"panoptic_{split}2017",
+        instances=f"coco_2017_{split}",
+    )
 
+    def load() -> list[Record]:
+        records, metadata = source.read()
+        catalog.set_metadata(name, **metadata)
+        return records
 
-_register_coco()
-_register_balloons()
+    catalog.register(name, load, **source.metadata)

@@ -1,107 +1,138 @@
-"""A dataset of one's own as `custom_train` and `custom_val`, in any of the layouts of layouts.py.
+"""A custom dataset: custom_train, custom_val and custom_test in a folder with one of the layouts of layouts.py.
 
-The classes are those of the training annotations, in the order of their ids. `custom_train_panoptic` and
-`custom_val_panoptic` are the same pictures with what tools/make_panoptic.py makes of annotations X.json, beside them:
-X_panoptic.json and the PNGs in X_panoptic/.
+The classes are those of the training annotations, in the order of their ids. `custom_*_panoptic` are the same images
+with the panoptic annotations X_panoptic.json and X_panoptic/ that make-panoptic writes beside X.json. For a converted
+dataset, X.json is the file in the cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from d2_detr.data.datasets.coco_files import coco_files, in_cache
-from d2_detr.data.datasets.layouts import LAYOUTS, TRAIN, VAL, Layout, Split, file_state, find_layout
-from d2_detr.data.datasets.panoptic import register_made_panoptic
-from d2_detr.data.formats.coco import CocoFile, read_coco
-from d2_detr.data.formats.coco_panoptic import SUFFIX
+from d2_detr.config.keys import CUSTOM_TEST, CUSTOM_TRAIN, CUSTOM_VAL, PANOPTIC_SUFFIX
+from d2_detr.data.datasets import catalog
+from d2_detr.data.datasets.conversion import CocoSource, coco_sources, write_to_cache
+from d2_detr.data.datasets.layouts import Layout, find_layout
+from d2_detr.data.datasets.panoptic import PanopticSource
+from d2_detr.data.formats.coco import CocoFile, parse_coco
+from d2_detr.data.formats.coco_sections import parse_categories, parse_sections
+from d2_detr.structures.dataset import Record
+from d2_detr.structures.label_map import LabelMap
+from d2_detr.utils.command_line import command
 from d2_detr.utils.errors import InputError
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
-# The datasets, with the folders of their pictures in the first layout.
-FOLDERS = {name: place.pictures[0] for name, place in LAYOUTS["custom"].items()}
+class CustomFolder:
+    """The folder of a custom dataset; the object reads each of its files once."""
 
+    def __init__(self, root: str | Path, *, strict: bool = False):
+        """Nothing is read yet.
 
-def register_custom(root: str | Path) -> None:
-    """Register the dataset in a folder, in place of one that was registered before. Nothing is read yet."""
-    root = Path(root).expanduser().absolute()
-    for name in (TRAIN, VAL):
-        _register(name, partial(_load, root, name), evaluator_type="coco")
-        _register(
-            name + SUFFIX, partial(_load_panoptic, root, name), evaluator_type="coco_panoptic_seg", instances=name
-        )
+        Args:
+            root: the folder.
+            strict: annotations that cannot be trained on are an error; else they are dropped.
+        """
+        self.root = Path(root).expanduser().absolute()
+        self.strict = strict
 
+    def register(self, name: str, catalog_name: str = "", *, evaluated: bool = True) -> tuple[str, list[Record]]:
+        """Read a split and register it in Detectron2's catalogs.
 
-def _register(name: str, load: Callable[[], list[dict]], **metadata: object) -> None:
-    if name in DatasetCatalog:
-        DatasetCatalog.remove(name)
-    DatasetCatalog.register(name, load)
-    _set_metadata(name, **metadata)
+        Args:
+            name: custom_train, custom_val, custom_test, or one of these with the suffix _panoptic.
+            catalog_name: key of the catalogs; by default one that contains the folder, so that registering another
+                folder does not redirect those who use this one.
+            evaluated: write the annotation file against which AP is measured.
 
+        Returns:
+            The key, and the images in Detectron2's dataset format.
 
-def _load(root: Path, name: str) -> list[dict]:
-    """Detectron2's dicts of a split; its metadata get the classes and the file to evaluate against."""
-    layout = find_layout(root)
-    coco = _read(layout, name)
-    # A model can be evaluated where there is no training data.
-    train = _read(layout, TRAIN) if name == VAL and TRAIN in coco_files(layout) else coco
-    for category_id, category in coco.categories.items():
-        theirs = train.categories.get(category_id)
-        if theirs != category:
-            there = f"it is {theirs!r} in {train.path}" if theirs else f"which {train.path} does not have"
-            raise InputError(
-                f"{coco.path}: category {category_id} is {category!r}, {there}; give both files the same categories"
+        Raises:
+            FileNotFoundError, InputError: the split is missing, or something in it is wrong.
+        """
+        catalog_name = catalog_name or f"{name}@{self.root}"
+        records, metadata = self._read(name, evaluated=evaluated)
+
+        def load_again() -> list[Record]:
+            records, metadata = CustomFolder(self.root, strict=self.strict)._read(name, evaluated=True)
+            catalog.set_metadata(catalog_name, **metadata)
+            return records
+
+        catalog.register(catalog_name, load_again, **metadata)
+        return catalog_name, records
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The layout of the folder."""
+        return find_layout(self.root)
+
+    @cached_property
+    def _sources(self) -> dict[str, CocoSource]:
+        return coco_sources(self.layout)
+
+    def _read(self, name: str, *, evaluated: bool) -> tuple[list[Record], dict[str, Any]]:
+        if name.endswith(PANOPTIC_SUFFIX):
+            return self._panoptic_source(name.removesuffix(PANOPTIC_SUFFIX)).read()
+        split, coco = self.layout.splits[name], self._parse(name)
+        # A model can be evaluated where there is no training data.
+        train = self._sources.get(CUSTOM_TRAIN)
+        categories = _categories(train) if train else coco.categories
+        _check_categories(coco, categories, train)
+        label_map = LabelMap(tuple(categories), tuple(categories.values()))
+        records = coco.dataset_dicts(split.images, label_map.contiguous_ids)
+        if not split.images.is_dir() and not Path(records[0]["file_name"]).is_file():
+            folders = " or ".join(map(str, split.folders))
+            raise FileNotFoundError(f"{split.annotations}: the folder of its images is missing; expected {folders}")
+        metadata: dict[str, Any] = {
+            "evaluator_type": "coco",
+            "image_root": str(split.images),
+            "thing_classes": list(label_map.names),
+            "thing_dataset_id_to_contiguous_id": label_map.contiguous_ids,
+        }
+        if evaluated:  # by pycocotools, which needs a file, and one without the irregularities that are accepted here
+            metadata["json_file"] = str(write_to_cache(coco.as_json(categories), name))
+        return records, metadata
+
+    def _parse(self, name: str) -> CocoFile:
+        if name not in self._sources:
+            raise FileNotFoundError(
+                f"{self.layout.splits[name].annotations}: no such file; {self.root} has the layout "
+                f"`{self.layout.name}` without this split. {command('split')} makes splits of one annotation file"
             )
-    contiguous_ids = {category_id: i for i, category_id in enumerate(train.categories)}
-    split = layout.splits[name]
-    dicts = coco.dataset_dicts(split.pictures, contiguous_ids)
-    if not split.pictures.is_dir() and not Path(dicts[0]["file_name"]).is_file():
-        folders = " or ".join(map(str, split.folders))
-        raise FileNotFoundError(f"{split.annotations}: there is no folder with its pictures; expected {folders}")
-    _set_metadata(
-        name,
-        evaluator_type="coco",
-        image_root=str(split.pictures),
-        thing_classes=list(train.categories.values()),
-        thing_dataset_id_to_contiguous_id=contiguous_ids,
-        json_file=str(in_cache(coco.as_json(train.categories), name)),
-    )
-    return dicts
+        source = self._sources[name]
+        return parse_coco(source.content, self.layout.splits[name].images, source=source.origin, strict=self.strict)
 
-
-def _load_panoptic(root: Path, name: str) -> list[dict]:
-    """Registers the dataset anew, with the paths: where they are is not known before the layout is."""
-    layout = find_layout(root)
-    files = {split: part.annotations for split, part in layout.splits.items()} | coco_files(layout)
-    register_made_panoptic(
-        name, image_root=layout.splits[name].pictures, annotation_file=files[name], train_file=files[TRAIN]
-    )
-    return DatasetCatalog.get(name + SUFFIX)
-
-
-def _set_metadata(name: str, **metadata: object) -> None:
-    """Metadata refuse to be changed; a file that was corrected since gets new ones."""
-    if name in MetadataCatalog:
-        MetadataCatalog.remove(name)
-    MetadataCatalog.get(name).set(**metadata)
-
-
-def _read(layout: Layout, name: str) -> CocoFile:
-    split, files = layout.splits[name], coco_files(layout)
-    if name not in files:
-        raise FileNotFoundError(
-            f"{split.annotations}: no such file; {layout.root} has the layout `{layout.name}`, and lacks this split; "
-            "tools/split_coco.py makes both of one annotation file"
+    def _panoptic_source(self, name: str) -> PanopticSource:
+        files = {split: part.annotations for split, part in self.layout.splits.items()}
+        files |= {split: source.path for split, source in self._sources.items()}
+        return PanopticSource.beside(
+            files[name], image_root=self.layout.splits[name].images, instances=name, train_file=files[CUSTOM_TRAIN]
         )
-    return _read_unchanged(files[name], split, file_state(files[name]))
 
 
-@lru_cache(maxsize=2)
-def _read_unchanged(path: Path, split: Split, _state: tuple[int, int]) -> CocoFile:
-    """Training asks for its data half a dozen times: to count, to check, to show, to load.
+def register_custom(root: str | Path, *, strict: bool = False) -> None:
+    """Register the splits of a folder under their plain names, for scripts that use Detectron2's catalogs.
 
-    Messages name the person's own file, also where another one was made of it.
+    Raises:
+        FileNotFoundError, InputError: there is no dataset, or something in it is wrong.
     """
-    return read_coco(path, split.pictures, source=split.annotations)
+    folder = CustomFolder(root, strict=strict)
+    for name in (CUSTOM_TRAIN, CUSTOM_VAL, CUSTOM_TEST):
+        if folder.layout.splits[name].annotations.is_file():
+            folder.register(name, name)
+
+
+def _categories(source: CocoSource) -> dict[int, str]:
+    return parse_categories(source.origin, parse_sections(source.origin, source.content)["categories"])
+
+
+def _check_categories(coco: CocoFile, expected: dict[int, str], train: CocoSource | None) -> None:
+    for category_id, category in coco.categories.items():
+        other = expected.get(category_id)
+        if other != category and train:
+            there = f"{other!r} in {train.origin}" if other else f"missing in {train.origin}"
+            raise InputError(
+                f"{coco.path}: category {category_id} is {category!r}, but {there}; both files need the same categories"
+            )

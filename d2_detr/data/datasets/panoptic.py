@@ -1,104 +1,116 @@
-"""Panoptic datasets as Detectron2 knows them: registered, loaded when asked for, and their segments as annotations."""
+"""Panoptic datasets: COCO's panoptic format, read into Detectron2's dataset format."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pycocotools.mask as mask_util
-
-from d2_detr.data.formats.coco_panoptic import SUFFIX, PanopticFile, read_ids, read_panoptic
+from d2_detr.data.formats.coco_panoptic import PanopticFile, panoptic_json_path, read_panoptic
+from d2_detr.structures.dataset import Record
+from d2_detr.utils.command_line import command
 from d2_detr.utils.errors import InputError
-
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import BoxMode
 
 logger = logging.getLogger(__name__)
 
 
-def register_panoptic(
-    name: str,
-    *,
-    image_root: str | Path,
-    panoptic_json: str | Path,
-    panoptic_root: str | Path,
-    instances: str | None = None,
-    train_json: str | Path | None = None,
-    made_from: str | Path | None = None,
-) -> None:
-    """Register a dataset in COCO's panoptic format, in place of one of that name. Nothing is read yet.
+@dataclass(frozen=True)
+class PanopticSource:
+    """Where the files of a panoptic dataset are.
 
-    Its classes are things in the order of their category ids, then stuff in the order of theirs. As in Detectron2's own
-    panoptic datasets, `thing_classes` and `stuff_classes` both name all of them.
-
-    Args:
-        image_root, panoptic_root: folders of the pictures and of the PNGs.
-        instances: name of the dataset of the same pictures with the things alone, to compute AP.
-        train_json: panoptic file that was trained on; if it is there, `panoptic_json` must have the same categories.
-        made_from: annotation file with the instances that it was made from; it is warned about if that is newer.
+    Attributes:
+        image_root: folder of the images.
+        panoptic_json: the annotations.
+        panoptic_root: folder of the PNGs.
+        instances: name of the dataset with the things of the same images, on which AP is measured.
+        train_json: the panoptic file that was trained on; if it exists, the categories must agree.
+        made_from: the instance annotations from which the file was made; if they are newer, there is a warning.
     """
-    paths = {"image_root": image_root, "panoptic_json": panoptic_json, "panoptic_root": panoptic_root}
-    metadata = {key: str(path) for key, path in paths.items()}
-    if instances:
-        metadata["instances"] = instances
-    if name in DatasetCatalog:
-        DatasetCatalog.remove(name)
-    DatasetCatalog.register(name, partial(_load, name, metadata, train_json and Path(train_json), made_from))
-    _set_metadata(name, metadata)
 
+    image_root: Path
+    panoptic_json: Path
+    panoptic_root: Path
+    instances: str
+    train_json: Path | None = None
+    made_from: Path | None = None
 
-def register_made_panoptic(
-    instances: str, *, image_root: str | Path, annotation_file: Path, train_file: Path | None = None
-) -> None:
-    """Register what make_panoptic makes of the annotation files of a dataset `instances`, as `instances`_panoptic."""
-    panoptic_json = made_json(annotation_file)
-    register_panoptic(
-        instances + SUFFIX,
-        image_root=image_root,
-        panoptic_json=panoptic_json,
-        panoptic_root=panoptic_json.with_suffix(""),
-        instances=instances,
-        train_json=train_file and made_json(train_file),
-        made_from=annotation_file,
-    )
+    @classmethod
+    def beside(
+        cls, annotation_file: Path, *, image_root: Path, instances: str, train_file: Path | None = None
+    ) -> PanopticSource:
+        """Return the files that make-panoptic writes beside the annotation file of an instance dataset."""
+        panoptic_json = panoptic_json_path(annotation_file)
+        train_json = panoptic_json_path(train_file) if train_file else None
+        return cls(
+            image_root, panoptic_json, panoptic_json.with_suffix(""), instances, train_json, made_from=annotation_file
+        )
 
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The part of Detectron2's metadata that is known without reading a file."""
+        return {
+            "evaluator_type": "coco_panoptic_seg",
+            "image_root": str(self.image_root),
+            "panoptic_json": str(self.panoptic_json),
+            "panoptic_root": str(self.panoptic_root),
+            "instances": self.instances,
+        }
 
-def made_json(annotation_file: Path) -> Path:
-    """The panoptic file that is made of an annotation file with instances; its PNGs are in the folder of that stem."""
-    return annotation_file.with_name(f"{annotation_file.stem}{SUFFIX}.json")
+    def read(self) -> tuple[list[Record], dict[str, Any]]:
+        """Read the images in the order of the file, and the complete metadata.
 
+        Classes are things in the order of their category ids, then stuff in the order of theirs. As in Detectron2's own
+        panoptic datasets, `thing_classes` and `stuff_classes` both name all of them.
 
-def _load(name: str, metadata: Mapping[str, str], train_json: Path | None, made_from: str | Path | None) -> list[dict]:
-    """Detectron2's dicts, in the order of the file; the metadata get the classes."""
-    file = read_panoptic(metadata["panoptic_json"])
-    if made_from and Path(made_from).is_file() and Path(made_from).stat().st_mtime > file.path.stat().st_mtime:
-        logger.warning(
-            "%s is older than %s; if its masks have changed: python tools/make_panoptic.py %s",
-            file.path, Path(made_from).name, made_from,
-        )  # fmt: skip
-    if train_json and train_json != file.path and train_json.is_file():
-        _check_same_categories(file, read_panoptic(train_json))
-    dicts = _dataset_dicts(file, Path(metadata["image_root"]), Path(metadata["panoptic_root"]))
-    _set_metadata(
-        name,
-        metadata,
-        thing_classes=file.names,
-        stuff_classes=file.names,
-        thing_dataset_id_to_contiguous_id=file.contiguous_ids(things=True),
-        stuff_dataset_id_to_contiguous_id=file.contiguous_ids(things=False),
-    )
-    return dicts
+        Raises:
+            FileNotFoundError, InputError: a file is missing or wrong, or the categories differ from the training's.
+        """
+        file = read_panoptic(self.panoptic_json)
+        made_from = self.made_from
+        if made_from and made_from.is_file() and made_from.stat().st_mtime > file.path.stat().st_mtime:
+            logger.warning(
+                "%s is older than %s; if masks have changed, run: %s",
+                file.path, made_from.name, command("make-panoptic", made_from),
+            )  # fmt: skip
+        if self.train_json and self.train_json != file.path and self.train_json.is_file():
+            _check_same_categories(file, read_panoptic(self.train_json))
+        names = list(file.label_map.names)
+        metadata = self.metadata | {
+            "thing_classes": names,
+            "stuff_classes": names,
+            "thing_dataset_id_to_contiguous_id": file.contiguous_ids(things=True),
+            "stuff_dataset_id_to_contiguous_id": file.contiguous_ids(things=False),
+        }
+        return self._records(file), metadata
 
-
-def _set_metadata(name: str, metadata: Mapping[str, str], **classes: object) -> None:
-    """Metadata refuse to be changed; a file that was corrected since gets new ones."""
-    if name in MetadataCatalog:
-        MetadataCatalog.remove(name)
-    MetadataCatalog.get(name).set(evaluator_type="coco_panoptic_seg", **metadata, **classes)
+    def _records(self, file: PanopticFile) -> list[Record]:
+        contiguous_ids = file.label_map.contiguous_ids
+        records = []
+        for annotation in file.annotations:
+            image = file.images[annotation["image_id"]]
+            png = self.panoptic_root / annotation["file_name"]
+            if not png.is_file():
+                raise FileNotFoundError(f"{png}: no such file, but {file.path} names it; restore the JSON and its PNGs")
+            segments = [
+                segment
+                | {
+                    "category_id": contiguous_ids[segment["category_id"]],
+                    "isthing": file.categories[segment["category_id"]].isthing,
+                }
+                for segment in annotation["segments_info"]
+            ]
+            records.append(
+                {
+                    "file_name": str(self.image_root / image["file_name"]),
+                    "image_id": image["id"],
+                    "height": image["height"],
+                    "width": image["width"],
+                    "pan_seg_file_name": str(png),
+                    "segments_info": segments,
+                }
+            )
+        return records
 
 
 def _check_same_categories(file: PanopticFile, train: PanopticFile) -> None:
@@ -106,93 +118,6 @@ def _check_same_categories(file: PanopticFile, train: PanopticFile) -> None:
         here, there = (f.categories.get(category_id, "missing") for f in (file, train))
         if here != there:
             raise InputError(
-                f"{file.path}: category {category_id} is {here}, in {train.path.name} it is {there}; give both files "
-                "the same categories, and the same --background if tools/make_panoptic.py makes them"
+                f"{file.path}: category {category_id} is {here}, but {there} in {train.path.name}; both files need the "
+                f"same categories, and the same --background if {command('make-panoptic')} makes them"
             )
-
-
-def _dataset_dicts(file: PanopticFile, image_root: Path, panoptic_root: Path) -> list[dict]:
-    contiguous_ids = {category_id: i for i, category_id in enumerate(file.categories)}
-    dicts = []
-    for annotation in file.annotations:
-        image = file.images[annotation["image_id"]]
-        png = panoptic_root / annotation["file_name"]
-        if not png.is_file():
-            raise FileNotFoundError(
-                f"{png}: named in {file.path}, but there is no such file; bring the JSON file and its PNGs anew"
-            )
-        segments = [
-            segment
-            | {
-                "category_id": contiguous_ids[segment["category_id"]],
-                "isthing": file.categories[segment["category_id"]].isthing,
-            }
-            for segment in annotation["segments_info"]
-        ]
-        dicts.append(
-            {
-                "file_name": str(image_root / image["file_name"]),
-                "image_id": image["id"],
-                "height": image["height"],
-                "width": image["width"],
-                "pan_seg_file_name": str(png),
-                "segments_info": segments,
-            }
-        )
-    return dicts
-
-
-def check_panoptic(names: Sequence[str]) -> None:
-    """See that registered datasets have panoptic annotations.
-
-    Raises:
-        InputError: for the first that has none.
-    """
-    for name in names:
-        if not MetadataCatalog.get(name).get("panoptic_json"):
-            known = ", ".join(n for n in sorted(DatasetCatalog.list()) if MetadataCatalog.get(n).get("panoptic_json"))
-            raise InputError(
-                f"MODEL.DETR.PANOPTIC_ON, but dataset {name} has no panoptic annotations; those have them: {known}"
-            )
-
-
-def objects_of(dataset_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The annotations of any dataset dict; those of a panoptic one are its segments, without their masks.
-
-    Nothing is read from disk. Crowds are among them, with `iscrowd` 1.
-    """
-    if "annotations" in dataset_dict:
-        return dataset_dict["annotations"]
-    return [
-        {
-            "bbox": segment["bbox"],
-            "bbox_mode": BoxMode.XYWH_ABS,
-            "category_id": segment["category_id"],
-            "iscrowd": segment.get("iscrowd", 0),
-        }
-        for segment in dataset_dict.get("segments_info", [])
-    ]
-
-
-def read_segments(dataset_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """As objects_of, and for a panoptic dict with `segmentation`, the mask from the PNG as an RLE of COCO's.
-
-    Raises:
-        FileNotFoundError, InputError: the PNG is missing, damaged, of another size than the dict says, or lacks a
-            segment.
-    """
-    if "annotations" in dataset_dict or "segments_info" not in dataset_dict:
-        return objects_of(dataset_dict)
-    path = dataset_dict["pan_seg_file_name"]
-    size_wh = (dataset_dict["width"], dataset_dict["height"]) if "width" in dataset_dict else None
-    ids = read_ids(path, annotated_wh=size_wh)
-    annotations = objects_of(dataset_dict)
-    for annotation, segment in zip(annotations, dataset_dict["segments_info"], strict=True):
-        mask = ids == segment["id"]
-        if not mask.any():
-            raise InputError(
-                f"{path}: no pixel of the segment with id {segment['id']}, which the JSON file lists; bring the JSON "
-                "file and its PNGs anew"
-            )
-        annotation["segmentation"] = mask_util.encode(np.asfortranarray(mask, np.uint8))
-    return annotations

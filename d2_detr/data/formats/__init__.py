@@ -1,0 +1,1 @@
+"""Annotation files: COCO, COCO panoptic, VIA."""

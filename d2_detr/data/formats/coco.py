@@ -1,53 +1,74 @@
-"""Annotation files in COCO format: read, checked as a whole, and put into Detectron2's form.
+"""Annotation files in COCO format, for Detectron2's dataset dicts.
 
-Accepted are the dialects that people's tools write: ids as numbers or strings of digits, category ids from 0, from 1 or
-with gaps, annotation id 0 (which pycocotools takes for "no match") or none at all, no width and height.
+A file is checked as a whole. The dialects of common annotation tools are accepted: ids as numbers or as strings of
+digits; category ids from 0, from 1 or with gaps; annotations without id, or with id 0, which pycocotools takes for "no
+match"; images without size.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from d2_detr.data.images import image_size
+from d2_detr.data.formats.coco_sections import (
+    Entry,
+    is_box,
+    is_number,
+    parse_categories,
+    parse_id,
+    parse_images,
+    parse_sections,
+)
+from d2_detr.data.formats.via import is_via
 from d2_detr.structures.masks import to_rle
+from d2_detr.utils.command_line import command
 from d2_detr.utils.errors import InputError
 from d2_detr.utils.files import read_json
 
 from detectron2.structures import BoxMode
 
-PROBLEMS_SHOWN = 5
-SECTIONS = ("images", "annotations", "categories")
+logger = logging.getLogger(__name__)
+
+MAX_PROBLEMS_SHOWN = 5
+
+SizeWH = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class CocoFile:
-    """A checked annotation file: ids are integers, annotations are numbered from 1, every reference holds.
+    """A checked annotation file: ids are parsed, and every reference is valid.
 
-    `images`, `annotations`: the entries of the file, boxes in [x, y, width, height] pixels. `categories`: id -> name.
+    Attributes:
+        path: the file, for messages.
+        images: its entries, with `width` and `height` in pixels.
+        annotations: its entries, with ids from 1 and with `bbox` [x, y, width, height] in pixels.
+        categories: names by category id, in the order of the ids.
     """
 
     path: Path
-    images: list[dict[str, Any]]
-    annotations: list[dict[str, Any]]
+    images: list[Entry]
+    annotations: list[Entry]
     categories: dict[int, str]
 
-    def as_json(self, categories: Mapping[int, str] | None = None) -> dict[str, Any]:
-        """What pycocotools reads without mistakes; `categories` are those of the whole dataset."""
-        named = (categories or self.categories).items()
+    def as_json(self, categories: Mapping[int, str] | None = None) -> dict[str, list[Entry]]:
+        """Return the content of a file that pycocotools reads correctly.
+
+        Args:
+            categories: those of the whole dataset, if a split has fewer.
+        """
+        names = self.categories if categories is None else categories
         return {
             "images": self.images,
             "annotations": self.annotations,
-            "categories": [{"id": category_id, "name": name} for category_id, name in named],
+            "categories": [{"id": category_id, "name": name} for category_id, name in names.items()],
         }
 
     def dataset_dicts(self, image_root: str | Path, contiguous_ids: Mapping[int, int]) -> list[dict[str, Any]]:
-        """Detectron2's dicts, in the order of the file."""
-        per_image: dict[int | str, list[dict]] = {image["id"]: [] for image in self.images}
+        """Return Detectron2's dataset dicts, in the order of `images`."""
+        per_image: dict[int | str, list[dict[str, Any]]] = {image["id"]: [] for image in self.images}
         for annotation in self.annotations:
             instance = {
                 "bbox": annotation["bbox"],
@@ -56,9 +77,9 @@ class CocoFile:
                 "iscrowd": annotation["iscrowd"],
             }
             if segmentation := annotation.get("segmentation"):
-                # Detectron2 expects polygons as they are, and the counts of an RLE in a string.
-                polygons = isinstance(segmentation, list)
-                instance["segmentation"] = segmentation if polygons else to_rle(segmentation, segmentation["size"])
+                # Detectron2 expects polygons unchanged and RLEs compressed.
+                is_rle = isinstance(segmentation, dict)
+                instance["segmentation"] = to_rle(segmentation, segmentation["size"]) if is_rle else segmentation
             per_image[annotation["image_id"]].append(instance)
         return [
             {
@@ -72,207 +93,161 @@ class CocoFile:
         ]
 
 
-def read_coco(path: str | Path, image_root: str | Path, *, source: Path | None = None) -> CocoFile:
+def read_coco(path: str | Path, image_root: str | Path, *, strict: bool = False) -> CocoFile:
     """Read and check an annotation file.
 
     Args:
-        image_root: folder of the pictures; it is asked for sizes that the file does not give.
-        source: the person's own file, which messages name, where this one was made of it.
+        image_root: folder of the images; sizes that the file lacks are read from there.
+        strict: see `parse_coco`.
 
     Raises:
-        FileNotFoundError, InputError: no such file, not JSON, not COCO's format, or entries that cannot be right. The
-            message names the first of them by file, entry and field, and counts the others.
+        FileNotFoundError: the file, or an image whose size is needed, does not exist.
+        InputError: the file is not JSON, or see `parse_coco`.
     """
-    content = read_json(path)
-    path = source or Path(path)
-    _check_sections(path, content)
-    categories = _categories(path, content["categories"])
-    images = _images(path, content["images"], Path(image_root))
+    return parse_coco(read_json(path), image_root, source=path, strict=strict)
+
+
+def parse_coco(content: object, image_root: str | Path, *, source: str | Path, strict: bool = False) -> CocoFile:
+    """Check the content of an annotation file.
+
+    Annotations that cannot be trained on are dropped with a warning: boxes that are less than a pixel wide or high, or
+    entirely outside the image.
+
+    Args:
+        image_root: folder of the images; sizes that the content lacks are read from there.
+        source: the file, for messages.
+        strict: raise InputError instead of dropping annotations.
+
+    Raises:
+        FileNotFoundError: an image whose size is needed does not exist.
+        InputError: the content is not in COCO format, or has invalid entries; the message names the first ones by file,
+            entry and field, and counts the others.
+    """
+    path = Path(source)
+    if is_via(content):
+        raise InputError(f"{path}: VIA annotations, expected COCO format; convert them: {command('via-to-coco', path)}")
+    sections = parse_sections(path, content)
+    categories = parse_categories(path, sections["categories"])
+    images = parse_images(path, sections["images"], Path(image_root))
     sizes_wh = {image["id"]: (image["width"], image["height"]) for image in images}
-    annotations, problems = [], []
-    for number, entry in enumerate(content["annotations"]):
-        problem = _problem(entry, sizes_wh, categories)
-        if problem:
-            problems.append(f"annotations[{number}]{_told_id(entry)}: {problem}")
+    annotations: list[Entry] = []
+    boxes: list[tuple[list[float], SizeWH]] = []
+    problems, dropped = [], []
+    for i, entry in enumerate(sections["annotations"]):
+        where = f"annotations[{i}]" + (f" (id {entry['id']})" if "id" in entry else "")
+        if problem := _reference_problem(entry, sizes_wh, categories) or _box_problem(entry.get("bbox")):
+            problems.append(f"{where}: {problem}")
+            continue
+        box, size_wh = entry["bbox"], sizes_wh[parse_id(entry["image_id"])]
+        boxes.append((box, size_wh))
+        if defect := _box_defect(box, size_wh):
+            dropped.append(f"{where}: bbox {box} {defect}")
+            if strict:
+                problems.append(f"{dropped[-1]}; correct it or remove the annotation")
+        elif problem := _segmentation_problem(entry.get("segmentation"), size_wh):
+            problems.append(f"{where}: {problem}")
         else:
-            annotations.append(_normalised(entry, len(annotations) + 1))
-    if _boxes_are_corners(annotations, content["annotations"], sizes_wh):
-        raise InputError(
-            f"{path}: the boxes look like corners [x0, y0, x1, y1]; COCO's `bbox` is [x, y, width, height]. "
-            "Subtract x0 and y0 from the last two numbers"
-        )
-    if _boxes_are_shares(annotations):
-        raise InputError(
-            f"{path}: the boxes look like shares of the picture, from 0 to 1; COCO's `bbox` is in pixels. Multiply its "
-            "numbers by the width and the height of the picture"
-        )
+            annotations.append(_normalized(entry, len(annotations) + 1))
+    num_annotations = len(sections["annotations"])
+    _check_box_format(path, boxes, num_annotations)
     if problems:
-        raise InputError(_listed(path, problems))
+        raise InputError(_summary(path, problems))
+    if dropped:
+        logger.warning(
+            "%s: %d of %d annotations are dropped because they cannot be trained on, first %s; set DATASETS.STRICT "
+            "(--strict) to make this an error",
+            path, len(dropped), num_annotations, dropped[0],
+        )  # fmt: skip
     return CocoFile(path, images, annotations, categories)
 
 
-def _check_sections(path: Path, content: object) -> None:
-    if isinstance(content, dict) and ("_via_img_metadata" in content or _is_via(content)):
-        raise InputError(f"{path}: annotations of VIA, not COCO's; convert them with tools/via_to_coco.py")
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a {type(content).__name__}, not COCO's format with {', '.join(SECTIONS)}")
-    for section in SECTIONS:
-        if not isinstance(content.get(section), list):
-            found = ", ".join(map(str, list(content)[:5])) or "nothing"
-            raise InputError(f"{path}: no list {section!r}, so not COCO's format; found {found}")
-        for number, entry in enumerate(content[section]):
-            if not isinstance(entry, dict):
-                raise InputError(f"{path}: {section}[{number}] is a {type(entry).__name__}, expected an object")
-    if not content["images"] or not content["categories"]:
-        raise InputError(f"{path}: without {'images' if not content['images'] else 'categories'}")
-
-
-def _is_via(content: dict) -> bool:
-    first = next(iter(content.values()), None)
-    return isinstance(first, dict) and "filename" in first and "regions" in first
-
-
-def _categories(path: Path, entries: list[dict]) -> dict[int, str]:
-    """Names by id, in the order of the ids."""
-    categories: dict[int, str] = {}
-    for number, entry in enumerate(entries):
-        category_id = as_id(entry.get("id"))
-        if not isinstance(category_id, int):
-            raise InputError(f"{path}: categories[{number}]: id {entry.get('id')!r}, expected a number")
-        if category_id in categories:
-            raise InputError(f"{path}: categories[{number}]: id {category_id} for a second time; give each its own")
-        if not isinstance(entry.get("name"), str):
-            raise InputError(f"{path}: categories[{number}] (id {category_id}): no `name`")
-        categories[category_id] = entry["name"]
-    if twice := [name for name, count in Counter(categories.values()).items() if count > 1]:
-        raise InputError(f"{path}: two categories are called {twice[0]!r}; merge them or give each its own name")
-    return dict(sorted(categories.items()))
-
-
-def _images(path: Path, entries: list[dict], image_root: Path) -> list[dict[str, Any]]:
-    images, seen = [], set()
-    for number, entry in enumerate(entries):
-        image_id, file_name = as_id(entry.get("id")), entry.get("file_name")
-        if image_id is None or not isinstance(file_name, str):
-            field = "id" if image_id is None else "file_name"
-            raise InputError(f"{path}: images[{number}]: {field} is {entry.get(field)!r}")
-        if image_id in seen:
-            raise InputError(f"{path}: images[{number}] ({file_name}): id {image_id} for a second time")
-        seen.add(image_id)
-        width, height = entry.get("width"), entry.get("height")
-        if width is None or height is None:
-            width, height = image_size(image_root / file_name)
-        if not all(_is_number(side) and side > 0 for side in (width, height)):
-            raise InputError(f"{path}: images[{number}] ({file_name}): width {width!r}, height {height!r}")
-        images.append(entry | {"id": image_id, "width": int(width), "height": int(height)})
-    return images
-
-
-def as_id(value: object) -> int | str | None:
-    """An id as a number where it is one, also in a string of digits; None for what is no id."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str) and value:
-        return int(value) if value.isdecimal() else value
-    return None
-
-
-def _problem(entry: dict, sizes_wh: Mapping[int | str, tuple[int, int]], categories: Mapping[int, str]) -> str:
-    """What is wrong with an annotation, and the remedy; "" for nothing."""
-    image_id, category_id = as_id(entry.get("image_id")), as_id(entry.get("category_id"))
-    if image_id not in sizes_wh:
-        return f"image_id {entry.get('image_id')!r} is not among the images; add the picture or remove the annotation"
-    if category_id not in categories:
+def _reference_problem(entry: Entry, sizes_wh: Mapping[int | str, SizeWH], categories: Mapping[int, str]) -> str:
+    """Return which reference of an annotation is invalid and what to do, or ""."""
+    if parse_id(entry.get("image_id")) not in sizes_wh:
+        return f"image_id {entry.get('image_id')!r} is not among the images; add the image or remove the annotation"
+    if parse_id(entry.get("category_id")) not in categories:
         known = ", ".join(f"{i} ({name})" for i, name in list(categories.items())[:10])
         return f"unknown category_id {entry.get('category_id')!r}; the file's categories are {known}"
-    size_wh = sizes_wh[image_id]
-    return _box_problem(entry.get("bbox"), size_wh) or _segmentation_problem(entry.get("segmentation"), size_wh)
-
-
-def _box_problem(box: object, size_wh: tuple[int, int]) -> str:
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-        return f"bbox {box!r:.60}, expected four numbers [x, y, width, height]"
-    x, y, width, height = box
-    if width < 0 or height < 0:
-        return f"bbox {box} has a negative side; it is [x, y, width, height] with x, y the upper left corner"
-    if width == 0 or height == 0:
-        return f"bbox {box} has no area; draw it anew or remove the annotation"
-    if x >= size_wh[0] or y >= size_wh[1] or x + width <= 0 or y + height <= 0:
-        return (
-            f"bbox {box} lies outside of the picture, which is {size_wh[0]} x {size_wh[1]} by its entry in `images`; "
-            "correct the one or the other, or remove the annotation"
-        )
     return ""
 
 
-def _segmentation_problem(segmentation: object, size_wh: tuple[int, int]) -> str:
+def _box_problem(box: object) -> str:
+    """Return why a `bbox` cannot be understood, or ""."""
+    if not is_box(box):
+        return f"bbox {box!r:.60}, expected four numbers [x, y, width, height]"
+    if min(box[2:]) < 0:
+        return f"bbox {box} has a negative side; expected [x, y, width, height], where x, y is the upper left corner"
+    return ""
+
+
+def _box_defect(box: Sequence[float], size_wh: SizeWH) -> str:
+    """Return why a valid box cannot be trained on, or ""."""
+    x, y, width, height = box
+    for name, side in (("width", width), ("height", height)):
+        if side < 1:
+            return f"has a {name} of less than a pixel" if side else f"has zero {name}"
+    if x >= size_wh[0] or y >= size_wh[1] or x + width <= 0 or y + height <= 0:
+        return f"is outside the image of {size_wh[0]} x {size_wh[1]} pixels"
+    return ""
+
+
+def _segmentation_problem(segmentation: object, size_wh: SizeWH) -> str:
+    """Return what is wrong with a `segmentation` and what is expected, or ""."""
     if not segmentation:
         return ""
     if isinstance(segmentation, dict):
         rle_hw = segmentation.get("size")
         if not isinstance(segmentation.get("counts"), str | list) or rle_hw != [size_wh[1], size_wh[0]]:
-            return f"segmentation is an RLE of size {rle_hw}, the picture is {size_wh[1]} high and {size_wh[0]} wide"
+            return f"segmentation is an RLE of size {rle_hw}; expected `counts` and [height, width] {[*size_wh[::-1]]}"
         return ""
     if not isinstance(segmentation, list) or not all(isinstance(polygon, list) for polygon in segmentation):
         return f"segmentation {segmentation!r:.60}, expected a list of polygons [[x0, y0, x1, y1, ...], ...] or an RLE"
     for polygon in segmentation:
-        if not all(map(_is_number, polygon)) or len(polygon) % 2:
+        if not all(map(is_number, polygon)) or len(polygon) % 2:
             return f"segmentation has the polygon {polygon!r:.60}, expected pairs of numbers x, y"
         if len(polygon) < 6:
-            return f"segmentation has a polygon of {len(polygon) // 2} points; three make the smallest"
+            return f"segmentation has a polygon of {len(polygon) // 2} points; expected three or more"
         x, y = polygon[0::2], polygon[1::2]
         if min(x) >= size_wh[0] or min(y) >= size_wh[1] or max(x) <= 0 or max(y) <= 0:
-            return f"segmentation has a polygon outside of the picture, which is {size_wh[0]} x {size_wh[1]}"
+            return f"segmentation has a polygon outside the image of {size_wh[0]} x {size_wh[1]} pixels; remove it"
     return ""
 
 
-def _normalised(entry: dict, annotation_id: int) -> dict[str, Any]:
-    ids = {key: as_id(entry[key]) for key in ("image_id", "category_id")}
+def _normalized(entry: Entry, annotation_id: int) -> Entry:
     area = entry.get("area")
-    return entry | ids | {
+    return entry | {
         "id": annotation_id,
+        "image_id": parse_id(entry["image_id"]),
+        "category_id": parse_id(entry["category_id"]),
         "iscrowd": int(bool(entry.get("iscrowd", 0))),
-        "area": area if _is_number(area) else entry["bbox"][2] * entry["bbox"][3],
-    }  # fmt: skip
+        "area": area if is_number(area) else entry["bbox"][2] * entry["bbox"][3],
+    }
 
 
-def _boxes_are_corners(
-    good: list[dict], all_entries: list[dict], sizes_wh: Mapping[int | str, tuple[int, int]]
-) -> bool:
-    """Whether the boxes of a file make sense as [x0, y0, x1, y1] alone.
-
-    All of them would fit their pictures so, and more than a quarter sticks out of it as [x, y, width, height].
-    """
-    boxes = [(entry["bbox"], *sizes_wh[entry["image_id"]]) for entry in good]
-    if not boxes or len(good) < len(all_entries) / 2:
-        return False
-    corners = all(w > x and h > y and w <= width + 1 and h <= height + 1 for (x, y, w, h), width, height in boxes)
-    sticking_out = sum(x + w > width + 1 or y + h > height + 1 for (x, y, w, h), width, height in boxes)
-    return corners and sticking_out > len(boxes) / 4
-
-
-def _boxes_are_shares(annotations: list[dict]) -> bool:
-    numbers = [number for entry in annotations for number in entry["bbox"]]
-    return max(numbers, default=2) <= 1 and any(number % 1 for number in numbers)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _check_box_format(path: Path, boxes: Sequence[tuple[list[float], SizeWH]], num_annotations: int) -> None:
+    """Check that the boxes of a file are neither corners nor fractions."""
+    if not boxes or len(boxes) < num_annotations / 2:
+        return
+    # Boxes are taken for corners if all of them are valid corners, and a quarter is out of bounds if they are not.
+    are_corners = all(
+        w >= x and h >= y and w <= width + 1 and h <= height + 1 for (x, y, w, h), (width, height) in boxes
+    )
+    out_of_bounds = sum(x + w > width + 1 or y + h > height + 1 for (x, y, w, h), (width, height) in boxes)
+    if are_corners and out_of_bounds > len(boxes) / 4:
+        raise InputError(
+            f"{path}: the boxes look like corners [x0, y0, x1, y1]; COCO's `bbox` is [x, y, width, height]. "
+            "Subtract x0 and y0 from the last two numbers"
+        )
+    numbers = [number for box, _ in boxes for number in box]
+    if max(numbers) <= 1 and any(number % 1 for number in numbers):
+        raise InputError(
+            f"{path}: the boxes look like fractions of the image, from 0 to 1; COCO's `bbox` is in pixels. Multiply x "
+            "and width by the width of the image, y and height by its height"
+        )
 
 
-def _told_id(entry: dict) -> str:
-    return f" (id {entry['id']})" if "id" in entry else ""
-
-
-def _listed(path: Path, problems: list[str]) -> str:
-    return "\n  ".join([f"{path}: {problems[0]}", *_more(problems)])
-
-
-def _more(problems: list[str]) -> Iterator[str]:
-    yield from problems[1:PROBLEMS_SHOWN]
-    if len(problems) > PROBLEMS_SHOWN:
-        yield f"and {len(problems) - PROBLEMS_SHOWN} more annotations with something wrong"
+def _summary(path: Path, problems: Sequence[str]) -> str:
+    lines = [f"{path}: {problems[0]}", *problems[1:MAX_PROBLEMS_SHOWN]]
+    if len(problems) > MAX_PROBLEMS_SHOWN:
+        lines.append(f"and {len(problems) - MAX_PROBLEMS_SHOWN} more annotations with errors")
+    return "\n  ".join(lines)

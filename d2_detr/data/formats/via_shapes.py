@@ -1,4 +1,4 @@
-"""Shapes of the VGG Image Annotator (VIA) as COCO needs them: polygon, box and area."""
+"""Shapes of the VGG Image Annotator (VIA) in COCO's terms: polygon, box and area."""
 
 from __future__ import annotations
 
@@ -6,60 +6,74 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from d2_detr.data.formats.coco_sections import is_number
 from d2_detr.utils.errors import InputError
 
 Polygon = list[float]  # x0, y0, x1, y1, ... in pixels
 
-NUM_VERTICES = 72  # of an ellipse: the polygon in it is at most 0.1 % of its size away from it
-MOST_PIXELS = 1e9  # what is larger is a slip, and its square no number
-LEAST_AREA = 1e-6  # square pixels; less is what rounding makes of the area of a line
-REMEDY = "draw the region anew, or remove it"
+NUM_VERTICES = 72  # of the polygon in an ellipse, which deviates from it by at most 0.1 % of its size
+MIN_AREA = 1e-6  # square pixels; the rounded area of a line is smaller
+REMEDY = "draw the region again, or remove it"
 
 
 class Outline(NamedTuple):
-    """A shape in pixels. Box [x, y, width, height] and area are exact also where the polygon approximates a curve."""
+    """A shape in pixels, with box [x, y, width, height].
+
+    Box and area are exact even if the polygon approximates a curve.
+    """
 
     polygon: Polygon
     box: list[float]
     area: float
 
 
-def outline(shape: Mapping, where: str) -> Outline:
-    """Outline of the `shape_attributes` of a region. It may stick out of the picture.
+def outline(shape: Any, where: str) -> Outline:
+    """Return the outline of a region, which may extend beyond the image.
 
     Args:
-        where: file, picture and region, for messages.
+        shape: the `shape_attributes` of the region.
+        where: file, image and region, for messages.
 
     Raises:
-        InputError: a shape that has no area, or of which a field is missing or not a finite number.
+        InputError: the shape has no area, or a field is missing or not a finite number.
     """
-    name = field(shape, "name", where)
+    name = required_field(shape, "name", where)
     if name not in tuple(_SHAPES):
         raise InputError(f"{where}: shape {name!r}, expected {', '.join(_SHAPES)}; {REMEDY}")
     return _SHAPES[name](shape, where)
 
 
-def field(entry: Any, name: str, where: str) -> Any:
-    """The value of a field that must be there."""
+def required_field(entry: Any, name: str, where: str) -> Any:
+    """Return a field of an entry.
+
+    Raises:
+        InputError: the field is missing, or the entry is not an object.
+    """
     if not isinstance(entry, Mapping) or name not in entry:
         raise InputError(f"{where}: no field {name!r}; is this a file of the VGG Image Annotator?")
     return entry[name]
 
 
 def polygon_area(polygon: Polygon) -> float:
-    """Area of a simple polygon in square pixels, by the shoelace formula."""
+    """Return the area of a simple polygon in square pixels (shoelace formula)."""
     x, y = polygon[0::2], polygon[1::2]
     return abs(sum(x[i - 1] * y[i] - x[i] * y[i - 1] for i in range(len(x)))) / 2
 
 
 def polygon_box(polygon: Polygon) -> list[float]:
-    """Extent of a polygon as [x, y, width, height]."""
+    """Return the bounding box [x, y, width, height] of a polygon."""
     x, y = polygon[0::2], polygon[1::2]
     return [min(x), min(y), max(x) - min(x), max(y) - min(y)]
 
 
 def ellipse_outline(cx: float, cy: float, rx: float, ry: float, theta: float = 0.0) -> Outline:
-    """Outline of an ellipse; its radius `rx` lies `theta` radians from the x axis, turned towards y, which is down."""
+    """Return the outline of an ellipse.
+
+    Args:
+        cx, cy: center in pixels.
+        rx, ry: radii in pixels.
+        theta: angle in radians from the x axis to `rx`, positive toward the y axis, which points down.
+    """
     cos, sin = math.cos(theta), math.sin(theta)
     polygon = []
     for i in range(NUM_VERTICES):
@@ -70,8 +84,8 @@ def ellipse_outline(cx: float, cy: float, rx: float, ry: float, theta: float = 0
     return Outline(polygon, [cx - half_width, cy - half_height, 2 * half_width, 2 * half_height], math.pi * rx * ry)
 
 
-def _polygon(shape: Mapping, where: str) -> Outline:
-    """A polyline too: its last point is taken to be joined with its first."""
+def _polygon(shape: Mapping[str, Any], where: str) -> Outline:
+    """Return the outline of a polygon, or of a polyline, which is closed."""
     x, y = _coordinates(shape, "all_points_x", where), _coordinates(shape, "all_points_y", where)
     if len(x) != len(y) or len(x) < 3:
         raise InputError(
@@ -79,54 +93,49 @@ def _polygon(shape: Mapping, where: str) -> Outline:
         )
     polygon = [coordinate for point in zip(x, y, strict=True) for coordinate in point]
     area = polygon_area(polygon)
-    if area < LEAST_AREA:
+    if area < MIN_AREA:
         raise InputError(f"{where}: all_points_x and all_points_y enclose no area; {REMEDY}")
     return Outline(polygon, polygon_box(polygon), area)
 
 
-def _rect(shape: Mapping, where: str) -> Outline:
+def _rect(shape: Mapping[str, Any], where: str) -> Outline:
     x, y = _number(shape, "x", where), _number(shape, "y", where)
     width, height = _positive(shape, "width", where), _positive(shape, "height", where)
     corners = [x, y, x + width, y, x + width, y + height, x, y + height]
     return Outline(corners, [x, y, width, height], width * height)
 
 
-def _circle(shape: Mapping, where: str) -> Outline:
+def _circle(shape: Mapping[str, Any], where: str) -> Outline:
     radius = _positive(shape, "r", where)
     return ellipse_outline(_number(shape, "cx", where), _number(shape, "cy", where), radius, radius)
 
 
-def _ellipse(shape: Mapping, where: str) -> Outline:
-    centre = _number(shape, "cx", where), _number(shape, "cy", where)
+def _ellipse(shape: Mapping[str, Any], where: str) -> Outline:
+    center = _number(shape, "cx", where), _number(shape, "cy", where)
     radii = _positive(shape, "rx", where), _positive(shape, "ry", where)
-    theta = _number(shape, "theta", where) if "theta" in shape else 0.0  # older versions do not turn ellipses
-    return ellipse_outline(*centre, *radii, theta)
+    theta = _number(shape, "theta", where) if "theta" in shape else 0.0  # older versions do not rotate ellipses
+    return ellipse_outline(*center, *radii, theta)
 
 
 _SHAPES = {"polygon": _polygon, "rect": _rect, "circle": _circle, "ellipse": _ellipse, "polyline": _polygon}
 
 
-def _coordinates(shape: Mapping, name: str, where: str) -> list[float]:
-    values = field(shape, name, where)
-    if not isinstance(values, list) or not all(map(_is_number, values)):
+def _coordinates(shape: Mapping[str, Any], name: str, where: str) -> list[float]:
+    values = required_field(shape, name, where)
+    if not isinstance(values, list) or not all(map(is_number, values)):
         raise InputError(f"{where}: {name} is not a list of numbers; {REMEDY}")
     return [float(value) for value in values]
 
 
-def _positive(shape: Mapping, name: str, where: str) -> float:
+def _positive(shape: Mapping[str, Any], name: str, where: str) -> float:
     value = _number(shape, name, where)
     if value <= 0:
         raise InputError(f"{where}: {name} is {value:g}, expected more than 0; {REMEDY}")
     return value
 
 
-def _number(shape: Mapping, name: str, where: str) -> float:
-    value = field(shape, name, where)
-    if not _is_number(value):
+def _number(shape: Mapping[str, Any], name: str, where: str) -> float:
+    value = required_field(shape, name, where)
+    if not is_number(value):
         raise InputError(f"{where}: {name} is {value!r:.40}, expected a number; {REMEDY}")
     return float(value)
-
-
-def _is_number(value: Any) -> bool:
-    """Whether a value of JSON is a finite number (NaN compares as False)."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST_PIXELS

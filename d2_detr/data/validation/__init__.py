@@ -1,0 +1,1 @@
+"""Checks, statistics and warnings before a training."""

@@ -1,60 +1,94 @@
-"""How much there is in a dataset: pictures, objects by class, and boxes that look wrong."""
+"""Statistics of a dataset: images, objects per class, and suspicious boxes."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from d2_detr.data.datasets.panoptic import objects_of
+from tabulate import tabulate
+
+from d2_detr.data.annotations import annotated_wh, record_annotations
+from d2_detr.structures.dataset import Dataset, Record
+from d2_detr.structures.label_map import LabelMap
 
 from detectron2.structures import BoxMode
 
-Datasets = Mapping[str, list[dict]]  # Detectron2's dicts by the name of the dataset
-THINNEST = 2  # pixels of an object that somebody can have meant
+MIN_SIDE = 2  # pixels; smaller boxes are rarely meant
 
 
 @dataclass
 class DatasetStats:
-    """Counts of a dataset; crowds are left out, as in training. Lists hold file names, one for each box."""
+    """Counts of one or more datasets, without crowds, which are not trained on.
+
+    Attributes:
+        names: of the datasets.
+        num_images, num_empty: images, and those without objects.
+        boxes_per_class, images_per_class: by contiguous id.
+        objects_per_image: by file name.
+        out_of_bounds, degenerate, duplicates: the file name of each box that extends beyond its image by more than a
+            pixel, has a side below MIN_SIDE, or repeats another box of its class.
+    """
 
     names: tuple[str, ...]
-    num_pictures: int = 0
+    num_images: int = 0
     num_empty: int = 0
-    boxes: Counter[int] = field(default_factory=Counter)
-    pictures: Counter[int] = field(default_factory=Counter)
-    objects: Counter[str] = field(default_factory=Counter)  # by file name
-    sticking_out: list[str] = field(default_factory=list)
-    thin: list[str] = field(default_factory=list)
-    repeated: list[str] = field(default_factory=list)
+    boxes_per_class: Counter[int] = field(default_factory=Counter)
+    images_per_class: Counter[int] = field(default_factory=Counter)
+    objects_per_image: Counter[str] = field(default_factory=Counter)
+    out_of_bounds: list[str] = field(default_factory=list)
+    degenerate: list[str] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
 
     @property
     def title(self) -> str:
+        """Names of the datasets, for messages."""
         return ", ".join(self.names)
 
+    @property
+    def num_boxes(self) -> int:
+        """Number of objects."""
+        return self.boxes_per_class.total()
 
-def compute_stats(datasets: Datasets) -> DatasetStats:
-    """Count the objects of datasets, all of them together."""
-    result = DatasetStats(tuple(datasets))
-    for record in (record for dataset in datasets.values() for record in dataset):
-        annotations = [a for a in objects_of(record) if not a.get("iscrowd", 0)]
+
+def compute_stats(datasets: Sequence[Dataset]) -> DatasetStats:
+    """Compute the statistics of one or more datasets together."""
+    stats = DatasetStats(tuple(dataset.name for dataset in datasets))
+    for record in (record for dataset in datasets for record in dataset.records):
+        annotations = [a for a in record_annotations(record) if not a.get("iscrowd", 0)]
         classes = [annotation["category_id"] for annotation in annotations]
-        result.num_pictures += 1
-        result.num_empty += not classes
-        result.boxes.update(classes)
-        result.pictures.update(set(classes))
+        stats.num_images += 1
+        stats.num_empty += not classes
+        stats.boxes_per_class.update(classes)
+        stats.images_per_class.update(set(classes))
         name = record["file_name"]
-        result.objects[name] = len(classes)
+        stats.objects_per_image[name] = len(classes)
         boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
-        result.sticking_out += [name for box in boxes if _sticks_out(box, record)]
-        result.thin += [name for x0, y0, x1, y1 in boxes if min(x1 - x0, y1 - y0) < THINNEST]
-        result.repeated += [name] * (
-            len(boxes) - len({(label, *box) for label, box in zip(classes, boxes, strict=True)})
-        )
-    return result
+        num_distinct = len({(class_id, *box) for class_id, box in zip(classes, boxes, strict=True)})
+        stats.out_of_bounds += [name for box in boxes if _is_out_of_bounds(box, record)]
+        stats.degenerate += [name for x0, y0, x1, y1 in boxes if min(x1 - x0, y1 - y0) < MIN_SIDE]
+        stats.duplicates += [name] * (len(boxes) - num_distinct)
+    return stats
 
 
-def _sticks_out(box_xyxy: Sequence[float], record: dict) -> bool:
-    """By more than a pixel, which rounding explains."""
+def _is_out_of_bounds(box_xyxy: Sequence[float], record: Record) -> bool:
+    """Return whether a box extends beyond its image by more than rounding; False if its size is unknown."""
+    if not (size_wh := annotated_wh(record)):
+        return False
     x0, y0, x1, y1 = box_xyxy
-    return min(x0, y0) < -1 or x1 > record["width"] + 1 or y1 > record["height"] + 1
+    return min(x0, y0) < -1 or x1 > size_wh[0] + 1 or y1 > size_wh[1] + 1
+
+
+def class_table(label_map: LabelMap, train: DatasetStats, val: DatasetStats) -> str:
+    """Return a table with ids, name, and number of boxes and images of each class."""
+    rows = [
+        (
+            category_id, i, name,
+            train.boxes_per_class[i], train.images_per_class[i], val.boxes_per_class[i], val.images_per_class[i],
+        )
+        for i, (category_id, name) in enumerate(zip(label_map.ids, label_map.names, strict=True))
+    ]  # fmt: skip
+    totals = ("", "", "all", train.num_boxes, train.num_images, val.num_boxes, val.num_images)
+    empty = ("", "", "without objects", "", train.num_empty, "", val.num_empty)
+    headers = ("category id", "class", "name", "train boxes", "images", "val boxes", "images")
+    return tabulate([*rows, totals, empty], headers, tablefmt="simple", disable_numparse=[2])

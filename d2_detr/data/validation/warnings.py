@@ -1,4 +1,4 @@
-"""What looks wrong with a dataset and can be trained on all the same: a sentence for each."""
+"""Warnings about datasets that can be trained on, but probably contain mistakes."""
 
 from __future__ import annotations
 
@@ -7,51 +7,57 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from d2_detr.data.validation.statistics import THINNEST, DatasetStats
+from d2_detr.data.formats.roboflow import original_image_name
+from d2_detr.data.validation.statistics import MIN_SIDE, DatasetStats
 from d2_detr.structures.label_map import LabelMap
 
 
 def box_warnings(label_map: LabelMap, train: DatasetStats, val: DatasetStats, num_queries: int) -> Iterator[str]:
-    """Classes without a box, more objects than queries, and boxes as nobody draws them."""
-    for data, consequence in ((train, "cannot be learned"), (val, "will have no AP")):
-        missing = [name for i, name in enumerate(label_map.names) if not data.boxes[i]]
-        if missing and data.names:
-            yield f"{data.title} has no box of {', '.join(missing)}: what is missing there {consequence}."
-    for data in (train, val):
-        crowded = {name: count for name, count in data.objects.items() if count > num_queries}
+    """Warn about missing classes, suspicious boxes, and more objects than queries."""
+    for stats, consequence in ((train, "cannot be learned"), (val, "will have no AP")):
+        missing = [name for i, name in enumerate(label_map.names) if not stats.boxes_per_class[i]]
+        if missing and stats.names:
+            yield f"{stats.title} has no box of {', '.join(missing)}: a class without boxes {consequence}."
+    for stats in (train, val):
+        crowded = {name: count for name, count in stats.objects_per_image.items() if count > num_queries}
         if crowded:
-            worst = max(crowded, key=crowded.get)
+            worst = max(crowded, key=lambda name: crowded[name])
             yield (
-                f"{len(crowded)} pictures of {data.title} have more objects than the model has queries "
-                f"({num_queries}), most {worst} with {crowded[worst]}: the others cannot be found. Cut such pictures "
-                "into parts, or raise MODEL.DETR.NUM_OBJECT_QUERIES (its pretrained queries are lost then)."
+                f"{len(crowded)} of {stats.num_images} images in {stats.title} have more objects than the model has "
+                f"queries ({num_queries}), most of all {worst} with {crowded[worst]}: the others cannot be detected. "
+                "Cut such images into tiles, or raise MODEL.DETR.NUM_OBJECT_QUERIES (this loses the pretrained ones)."
             )
-        for files, what in (
-            (data.sticking_out, "stick out of their pictures and are cut off at the edge"),
-            (data.thin, f"are less than {THINNEST} pixels wide or high"),
-            (data.repeated, "are there a second time, with the same class: an object would have to be found twice"),
+        for files, problem in (
+            (stats.out_of_bounds, "are out of bounds and are clipped to their images"),
+            (stats.degenerate, f"are less than {MIN_SIDE} pixels wide or high"),
+            (stats.duplicates, "are duplicates, of the same class: an object would have to be detected twice"),
         ):
             if files:
-                yield f"{len(files)} boxes of {data.title} {what}; the first in {files[0]}."
+                yield f"{len(files)} of {stats.num_boxes} boxes in {stats.title} {problem}; first in {files[0]}."
 
 
 def file_warnings(train: DatasetStats, val: DatasetStats) -> Iterator[str]:
-    """Pictures that both parts have, and pictures that none has."""
-    if shared := _same_content(train.objects, val.objects):
+    """Warn about leakage between the splits, and about images without an entry."""
+    if shared := _same_content(train.objects_per_image, val.objects_per_image):
         yield (
-            f"{len(shared)} pictures of {val.title} are trained on, too, the first is {shared[0]}: AP will be too "
-            "high. Remove them from one of the two."
+            f"{len(shared)} of {val.num_images} images in {val.title} are also in {train.title}, first {shared[0]}: AP "
+            "will be too high; remove them from one of the two."
         )
-    if unused := _beside([Path(name) for name in (*train.objects, *val.objects)]):
+    if copies := _same_original(train.objects_per_image, val.objects_per_image):
         yield (
-            f"{len(unused)} pictures beside the others are not in the annotations, and not used; the first is "
-            f"{unused[0]}. If they are pictures without objects, they are of use where the annotations name them."
+            f"{len(copies)} of {val.num_images} images in {val.title} are augmented copies of images in {train.title}, "
+            f"first {copies[0]}: AP will be too high; split by original image, which d2_detr split does."
+        )
+    if unlisted := _unlisted([Path(name) for name in (*train.objects_per_image, *val.objects_per_image)]):
+        yield (
+            f"{len(unlisted)} images in the same folders are not in the annotations, and are not used; first "
+            f"{unlisted[0]}. If they are images without objects, add them to the annotations to train on them."
         )
 
 
-def _beside(listed: Sequence[Path]) -> list[Path]:
-    """Pictures of the same kind in the same folders."""
-    folders = {path.parent: path.parent.resolve() for path in listed}  # of several names for one folder the same
+def _unlisted(listed: Sequence[Path]) -> list[Path]:
+    """Return the images of the same types in the same folders that are not listed."""
+    folders = {path.parent: path.parent.resolve() for path in listed}  # a folder may be listed under several names
     known = {(folders[path.parent], path.name) for path in listed}
     suffixes = {path.suffix.lower() for path in listed}
     return sorted(
@@ -63,11 +69,17 @@ def _beside(listed: Sequence[Path]) -> list[Path]:
 
 
 def _same_content(train: Collection[str], val: Collection[str]) -> list[str]:
-    """The files of `val` that are also among those of `train`, under whatever name."""
+    """Return the files of `val` whose content is that of a file of `train`."""
     sizes = {name: os.path.getsize(name) for name in (*train, *val)}
-    possible = {sizes[name] for name in train} & {sizes[name] for name in val}
-    trained_on = {_digest(name) for name in train if sizes[name] in possible}
-    return [name for name in val if sizes[name] in possible and _digest(name) in trained_on]
+    candidates = {sizes[name] for name in train} & {sizes[name] for name in val}
+    digests = {_digest(name) for name in train if sizes[name] in candidates}
+    return [name for name in val if sizes[name] in candidates and _digest(name) in digests]
+
+
+def _same_original(train: Collection[str], val: Collection[str]) -> list[str]:
+    """Return the files of `val` that share their original image with `train`."""
+    originals = {original_image_name(name) for name in train} - {None}
+    return [name for name in val if original_image_name(name) in originals]
 
 
 def _digest(name: str) -> bytes:

@@ -1,19 +1,19 @@
-"""The best checkpoint of a training and the last, and its end where nothing gets better any more."""
+"""The best and the last checkpoint of a training, and early stopping."""
 
 from __future__ import annotations
 
 import logging
 import math
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from d2_detr.checkpoint.checkpointer import BEST, LAST, DetrCheckpointer
-from d2_detr.engine.logs import console_spared
-from d2_detr.evaluation.error_analysis import best_threshold_of
+from d2_detr.evaluation.error_analysis import best_threshold
+from d2_detr.structures.dataset import Dataset
 from d2_detr.utils.files import atomic_write
 
-from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
@@ -21,111 +21,127 @@ logger = logging.getLogger(__name__)
 
 
 class BestCheckpoint(HookBase):
-    """Saves the model with the highest value of a metric as model_best.pth, with the best threshold of its scores, and
-    its predictions for the validation pictures as model_best_results.json; what it knows survives a resume.
+    """Saves the model with the highest value of a metric as model_best.pth, and stops early.
 
-    It belongs behind the EvalHook, in every process. (Detectron2's BestCheckpointer forgets the best value on a resume,
-    and resumes from the best checkpoint instead of the last.)
+    With it are saved its best score threshold, and as model_best_results.json its predictions for the validation
+    images. What the hook knows survives a resume. It belongs after the EvalHook, in every process.
+
+    Detectron2's BestCheckpointer forgets the best value on a resume, and makes the trainer resume from the best
+    checkpoint instead of the last one.
     """
 
     def __init__(
         self,
         checkpointer: DetrCheckpointer,
-        metric: str,
+        metrics: Sequence[str],
         *,
-        test_set: str,
+        dataset: Dataset,
         results_file: Path,
+        evaluation: Callable[[], dict[str, Any]],
         eval_period: int,
         patience: int = 0,
     ):
-        """
+        """Create the hook.
+
         Args:
-            metric: as the evaluation stores it, like "bbox/AP".
-            test_set: name of the dataset with the objects that are looked for.
-            results_file: where the evaluation writes its predictions, in COCO's results format.
-            eval_period: iterations from one evaluation to the next.
-            patience: evaluations without a better value after which the training ends; 0 for never.
+            checkpointer: saves the model.
+            metrics: names under which an evaluation is stored, such as "segm/AP"; later ones break ties.
+            dataset: the validation set, with instances.
+            results_file: where an evaluation writes its predictions, in COCO's results format.
+            evaluation: returns the complete latest evaluation.
+            eval_period: iterations between evaluations.
+            patience: evaluations without improvement after which the training stops; 0 for never.
         """
         self._checkpointer = checkpointer
-        self._metric = metric
-        self._test_set = test_set
+        self._metrics = metrics
+        self._dataset = dataset
         self._results_file = results_file
+        self._evaluation = evaluation
         self._eval_period = eval_period
         self._patience = patience
         self.best = -math.inf
+        self.tie_breakers: list[float] = []
         self.best_iteration = -1
+        self.best_evaluation: dict[str, Any] = {}
         self.waited = 0
 
     def after_step(self) -> None:
+        """Compare after an evaluation, and stop all processes if patience is exhausted."""
         done = self.trainer.iter + 1
         if done % self._eval_period == 0 and done < self.trainer.max_iter:
             self._compare()
-            # The metric is in the main process alone.
+            # Only the main process has the metric.
             if any(comm.all_gather(bool(self._patience and self.waited >= self._patience))):
                 self._stop()
 
     def after_train(self) -> None:
+        """Compare the last evaluation, and log the best one."""
         if self.trainer.iter >= self.trainer.max_iter:
             self._compare()
         if self.best_iteration >= 0:
-            logger.info("Best %s: %.2f at iteration %d, %s.pth", self._metric, self.best, self.best_iteration + 1, BEST)
+            logger.info(
+                "Best %s: %.2f at iteration %d, saved as %s.pth",
+                self._metrics[0], self.best, self.best_iteration + 1, BEST,
+            )  # fmt: skip
 
     @property
-    def kept_results(self) -> Path:
+    def best_results_file(self) -> Path:
         """The predictions of the best model, in COCO's results format."""
         return Path(self._checkpointer.save_dir) / f"{BEST}_results.json"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_iteration": self.best_iteration, "waited": self.waited}
+        """Return what a resumed training needs to know."""
+        names = ("best", "tie_breakers", "best_iteration", "best_evaluation", "waited")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
         vars(self).update(state_dict)
 
     def _compare(self) -> None:
-        if self._metric not in self.trainer.storage.latest():
+        latest = self.trainer.storage.latest()
+        if self._metrics[0] not in latest:
             return
-        value, _ = self.trainer.storage.latest()[self._metric]
+        value, *tie_breakers = (latest[name][0] if name in latest else -math.inf for name in self._metrics)
         self.waited += 1
-        if value > self.best:  # never of NaN
-            iteration = min(self.trainer.iter, self.trainer.max_iter - 1)
-            self.best, self.best_iteration, self.waited = value, iteration, 0
-            found = self._results_file.is_file()
-            threshold = best_threshold_of(self._test_set, self._results_file) if found else None
-            with console_spared():
-                self._checkpointer.save(BEST, iteration=iteration, threshold=threshold)
-            logger.info("The best %s so far: saved as %s.pth", self._metric, BEST)
-            if found:
-                with atomic_write(self.kept_results) as temporary:
-                    shutil.copyfile(self._results_file, temporary)
+        if (value, *tie_breakers) <= (self.best, *self.tie_breakers) or math.isnan(value):
+            return
+        self.best, self.tie_breakers, self.waited = value, tie_breakers, 0
+        self.best_iteration = min(self.trainer.iter, self.trainer.max_iter - 1)
+        self.best_evaluation = self._evaluation()
+        has_results = self._results_file.is_file()
+        threshold = best_threshold(self._dataset, self._results_file) if has_results else None
+        self._checkpointer.save(BEST, iteration=self.best_iteration, threshold=threshold)
+        logger.info("Best %s so far, saved as %s.pth", self._metrics[0], BEST)
+        if has_results:
+            with atomic_write(self.best_results_file) as temporary:
+                shutil.copyfile(self._results_file, temporary)
 
     def _stop(self) -> None:
-        logger.info("%s has not risen in %d evaluations: the training ends here", self._metric, self._patience)
+        logger.info("Stopping early: no better %s in %d evaluations", self._metrics[0], self._patience)
         self.trainer.stopped = True
         self._checkpointer.save("model_final", iteration=self.trainer.iter)
 
 
 class LastCheckpoint(HookBase):
-    """Saves model_last.pth behind every evaluation, in place of the one before, so that an interrupted run goes on from
-    there. It goes where a newer checkpoint, as model_final.pth, has come. It belongs behind BestCheckpoint."""
+    """Saves model_last.pth after every evaluation, replacing the one before, so that an interrupted run can resume.
+
+    It is removed once there is a newer checkpoint, such as model_final.pth. It belongs after BestCheckpoint.
+    """
 
     def __init__(self, checkpointer: DetrCheckpointer, eval_period: int):
+        """Create the hook; `eval_period` is the number of iterations between evaluations."""
         self._checkpointer = checkpointer
         self._eval_period = eval_period
 
     def after_step(self) -> None:
+        """Save after an evaluation."""
         done = self.trainer.iter + 1
         if done % self._eval_period == 0 and done < self.trainer.max_iter and not self.trainer.stopped:
-            with console_spared():
-                self._checkpointer.save(LAST, iteration=self.trainer.iter)
+            self._checkpointer.save(LAST, iteration=self.trainer.iter)
 
     def after_train(self) -> None:
+        """Remove the checkpoint if there is a newer one."""
         last = Path(self._checkpointer.save_dir) / f"{LAST}.pth"
         if comm.is_main_process() and Path(self._checkpointer.get_checkpoint_file()).name != last.name:
             last.unlink(missing_ok=True)
-
-
-def best_metric(cfg: CfgNode) -> str:
-    """The figure by which models of a config are compared: panoptic quality, AP of masks, or of boxes."""
-    metric = "segm/AP" if cfg.MODEL.MASK_ON else "bbox/AP"
-    metric = "panoptic_seg/PQ" if cfg.MODEL.DETR.PANOPTIC_ON else metric
-    return metric if len(cfg.DATASETS.TEST) == 1 else f"{cfg.DATASETS.TEST[0]}/{metric}"

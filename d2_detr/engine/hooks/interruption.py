@@ -1,4 +1,4 @@
-"""Ctrl-C in a training, which keeps what was learned."""
+"""Ctrl-C during a training, which keeps what was learned."""
 
 from __future__ import annotations
 
@@ -14,29 +14,32 @@ logger = logging.getLogger(__name__)
 
 
 class Interruption:
-    """A context in which the first Ctrl-C is only noted, as `wanted`, so that an iteration can be finished; the second
-    ends at once.
+    """A context in which the first Ctrl-C only sets `requested`, so that the iteration can be finished and saved.
 
-    Several processes are interrupted in different iterations and cannot wait for each other; they end at the first.
+    The second one interrupts at once. Several processes are interrupted in different iterations and cannot wait for
+    each other; for them the first one does.
     """
 
     def __init__(self) -> None:
-        self.wanted = False
+        """Create the context; signals are handled once it is entered."""
+        self.requested = False
 
     def __enter__(self) -> Interruption:
-        self._in_charge = comm.get_world_size() == 1 and threading.current_thread() is threading.main_thread()
+        """Handle SIGINT, if this is the main thread of a single process."""
+        self._is_active = comm.get_world_size() == 1 and threading.current_thread() is threading.main_thread()
         self._process = os.getpid()
-        if self._in_charge:
-            self._before = signal.signal(signal.SIGINT, self._note)
+        if self._is_active:
+            self._previous = signal.signal(signal.SIGINT, self._request)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._in_charge:
-            signal.signal(signal.SIGINT, self._before)
+        """Restore the previous handler."""
+        if self._is_active:
+            signal.signal(signal.SIGINT, self._previous)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _request(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            return  # the workers of a loader, who have this from their parent, are needed until the end
-        self.wanted = True
-        signal.signal(signal.SIGINT, self._before)
-        logger.info("Interrupted: this iteration is finished and saved (Ctrl-C once more ends at once)")
+            return  # a worker of a loader, which inherits the handler and is needed until the end
+        self.requested = True
+        signal.signal(signal.SIGINT, self._previous)
+        logger.info("Interrupted: finishing this iteration, then saving (Ctrl-C again stops at once)")

@@ -1,4 +1,4 @@
-"""How far a training is: plain lines in a log, one line that moves in a terminal."""
+"""Progress of a training: plain lines in a log, one moving line in a terminal."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from d2_detr.engine.logs import in_console
-from d2_detr.evaluation.losses import SHOWN
+from d2_detr.engine.logs import ConsoleFilter, is_console
+from d2_detr.evaluation.losses import REPORTED
 
 from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
@@ -21,33 +23,36 @@ from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 
 logger = logging.getLogger(__name__)
 
-# Of a moving line, how each is written. A narrow terminal has room for the first of them.
-SHOWN_IN_TERMINAL = {
+# The moving line: what it shows, and in which format. A narrow terminal has room for the first of them.
+BAR_METRICS = {
     "AP": ("bbox/AP", ".1f"), "mask AP": ("segm/AP", ".1f"), "PQ": ("panoptic_seg/PQ", ".1f"),
     "loss": ("total_loss", ".2f"), "val loss": ("validation/total_loss", ".2f"), "class_error": ("class_error", ".0f"),
     "epoch": ("epoch", ".1f"),
 }  # fmt: skip
-LINE = "{percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
-SHOWN_OF_EVALUATION = {
+BAR_FORMAT = "{percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+EVALUATION_METRICS = {
     "AP": "bbox/AP", "AP50": "bbox/AP50", "mask AP": "segm/AP", "mask AP50": "segm/AP50", "PQ": "panoptic_seg/PQ",
     **{name: f"validation/{name}" for name in ("total_loss", "class_error", "cardinality_error")},
 }  # fmt: skip
-OF_CLASS = "bbox/AP-"
-MOST_CLASSES = 10  # whose AP a line has room for
-FIRST_ESTIMATE = 5  # iterations; the very first take longer, and Detectron2 does not count them
-WINDOW = 20  # iterations that a figure is the median of
+CLASS_PREFIX = "bbox/AP-"
+MAX_CLASSES = 10  # whose AP fits into a line
+NUM_TIMED = 5  # iterations before the first estimate; Detectron2 does not time the very first, which take longer
+WINDOW = 20  # iterations whose median is shown
+MAX_WAITING = 0.25  # share of time that threads wait for a core before other processes are suspected
 
 
 class ProgressPrinter(EventWriter):
-    """One line: how far, how long still, the losses and the two errors, the rate, seconds an iteration."""
+    """Logs a line: time left, losses, the two errors, learning rate, seconds per iteration."""
 
-    def __init__(self, max_iter: int, log: logging.Logger = logger):
+    def __init__(self, max_iter: int, level: int = logging.INFO):
+        """Create the writer; at level DEBUG its lines go to the log file only."""
         self.max_iter = max_iter
-        self.log = log
+        self.level = level
 
     def write(self) -> None:
+        """Log the current iteration."""
         storage = get_event_storage()
-        if storage.iter >= self.max_iter:  # called once more behind the last iteration
+        if storage.iter >= self.max_iter:  # called once more after the last iteration
             return
         histories = storage.histories()
         parts = [f"iter {storage.iter + 1}/{self.max_iter}"]
@@ -55,87 +60,131 @@ class ProgressPrinter(EventWriter):
             left = histories["time"].median(1000) * (self.max_iter - storage.iter - 1)
             storage.put_scalar("eta_seconds", left, smoothing_hint=False)
             parts.insert(0, f"eta {datetime.timedelta(seconds=int(left))}")
-        parts += [f"{name} {_median(storage, name):.4g}" for name in SHOWN if name in histories]
+        parts += [f"{name} {_median(storage, name):.4g}" for name in REPORTED if name in histories]
         if "lr" in histories:
             parts.append(f"lr {histories['lr'].latest():.3g}")
         parts += [f"{name} {_median(storage, name):.3f}s" for name in ("time", "data_time") if name in histories]
-        self.log.info("  ".join(parts))
+        logger.log(self.level, "  ".join(parts))
 
 
-class FirstEstimate(HookBase):
-    """Tells early how long a training will take: the first of the plain lines is 20 iterations away, which are minutes
-    without a GPU."""
+class TimeEstimate(HookBase):
+    """Logs early how long a training will take.
+
+    Without a GPU, the first of the plain lines, after 20 iterations, may take minutes.
+    """
 
     def after_step(self) -> None:
-        if self.trainer.iter + 1 - self.trainer.start_iter == FIRST_ESTIMATE:
+        """Log the estimate once."""
+        if self.trainer.iter + 1 - self.trainer.start_iter == NUM_TIMED:
             seconds = self.trainer.storage.history("time").latest()
             left = datetime.timedelta(seconds=int(seconds * (self.trainer.max_iter - self.trainer.iter - 1)))
-            logger.info("%.2g seconds an iteration: %s to go, evaluations aside", seconds, left)
+            logger.info("%.2g seconds per iteration: %s left, without evaluations", seconds, left)
+
+
+class BusyCoresWarning(HookBase):
+    """Warns once, early, if other processes slow a training down."""
+
+    def before_train(self) -> None:
+        """Start to measure how long threads wait for a core."""
+        self._scheduled = _scheduled_ns()
+
+    def after_step(self) -> None:
+        """Compare how long threads have run and waited."""
+        if self.trainer.iter + 1 - self.trainer.start_iter != NUM_TIMED:
+            return
+        ran, waited = (now - before for now, before in zip(_scheduled_ns(), self._scheduled, strict=True))
+        if waited > MAX_WAITING * (ran + waited) > 0:
+            logger.warning(
+                "Other processes share the CPU cores: threads of this training wait for a core %.0f %% of the time, "
+                "and an iteration takes several times longer than it would alone. Stop the others, or start each of "
+                "them with OMP_NUM_THREADS=1",
+                100 * waited / (ran + waited),
+            )
 
 
 class WriteEvaluations(HookBase):
-    """Has every evaluation written, also one between two lines of the losses.
+    """Writes every evaluation, also one between two lines of the losses.
 
-    A writer knows the newest value of a metric alone, so of two evaluations before its next line one would be lost. It
-    belongs behind the PeriodicWriter with these writers.
+    A writer only knows the latest value of a metric, so one of two evaluations before its next line would be lost. The
+    hook belongs after the PeriodicWriter that has these writers.
     """
 
     def __init__(self, writers: Sequence[EventWriter], eval_period: int):
+        """Create the hook; `eval_period` is the number of iterations between evaluations."""
         self._writers = writers
         self._eval_period = eval_period
 
     def after_step(self) -> None:
+        """Write after an evaluation."""
         if (self.trainer.iter + 1) % self._eval_period == 0:
             for writer in self._writers:
                 writer.write()
 
 
 class ProgressBar(HookBase):
-    """A line in the terminal that moves, with time left, losses and AP; what is logged appears above it."""
+    """A moving line in the terminal with time left, AP and losses; log lines appear above it."""
 
     def __init__(self) -> None:
+        """Create the hook; the line appears when the training begins."""
         self._open = ExitStack()
 
     def before_train(self) -> None:
+        """Show the line."""
         named = [logging.getLogger(name) for name in logging.root.manager.loggerDict]
-        self._open.enter_context(logging_redirect_tqdm([log for log in named if any(map(in_console, log.handlers))]))
+        redirected = [log for log in named if any(map(is_console, log.handlers))]
+        self._open.enter_context(logging_redirect_tqdm(redirected))
+        for handler in (handler for log in redirected for handler in log.handlers if is_console(handler)):
+            handler.addFilter(ConsoleFilter(tables=False))  # tqdm's handler has the formatter of ours, but no filter
         trainer = self.trainer
         self._bar = self._open.enter_context(
-            tqdm(total=trainer.max_iter, initial=trainer.start_iter, bar_format=LINE, dynamic_ncols=True)
+            tqdm(total=trainer.max_iter, initial=trainer.start_iter, bar_format=BAR_FORMAT, dynamic_ncols=True)
         )
 
     def after_step(self) -> None:
+        """Move the line."""
         self._bar.update()
         storage = self.trainer.storage
         parts = []
-        for short, (metric, how) in SHOWN_IN_TERMINAL.items():
-            # Of several test sets each has its name in front; one of them is shown.
-            same = [n for n in storage.histories() if n == metric or ("/" in metric and n.endswith(f"/{metric}"))]
-            for name in same[:1]:
-                # How far it is, and what an evaluation measured, have no median over the last iterations.
-                newest = "/" in metric or short == "epoch"
-                value = storage.history(name).latest() if newest else _median(storage, name)
-                parts.append(f"{short} {value:{how}}")
+        for title, (metric, format) in BAR_METRICS.items():
+            # With several test sets, a metric is prefixed with the name of its set; the first one is shown.
+            names = [n for n in storage.histories() if n == metric or ("/" in metric and n.endswith(f"/{metric}"))]
+            for name in names[:1]:
+                is_current = "/" in metric or title == "epoch"  # not a value per iteration, to be smoothed
+                value = storage.history(name).latest() if is_current else _median(storage, name)
+                parts.append(f"{title} {value:{format}}")
         self._bar.set_postfix_str(", ".join(parts), refresh=False)
 
     def after_train(self) -> None:
+        """Leave the line as it is."""
         self._open.close()
 
 
-def evaluation_line(results: Mapping) -> str:
-    """What the evaluation of a test set found, in a line."""
-    found = flatten_results_dict(results)
-    parts = [f"{short} {found[name]:.2f}" for short, name in SHOWN_OF_EVALUATION.items() if name in found]
-    of_classes = {name.removeprefix(OF_CLASS): ap for name, ap in found.items() if name.startswith(OF_CLASS)}
-    if 1 < len(of_classes) <= MOST_CLASSES:
-        parts.append(f"({', '.join(f'{name} {ap:.2f}' for name, ap in of_classes.items())})")
-    return "  ".join(parts) or "nothing to measure"
+def evaluation_summary(results: Mapping[str, Any]) -> str:
+    """Summarize the evaluation of a test set in a line."""
+    flat = flatten_results_dict(results)
+    parts = [f"{title} {flat[name]:.2f}" for title, name in EVALUATION_METRICS.items() if name in flat]
+    class_ap = {name.removeprefix(CLASS_PREFIX): ap for name, ap in flat.items() if name.startswith(CLASS_PREFIX)}
+    if 1 < len(class_ap) <= MAX_CLASSES:
+        parts.append(f"({', '.join(f'{name} {ap:.2f}' for name, ap in class_ap.items())})")
+    return "  ".join(parts) or "nothing was measured"
 
 
 def in_terminal() -> bool:
-    """Whether somebody looks at what tqdm writes: a terminal without a size, as automata have it, shows nothing."""
+    """Return whether stderr is a terminal of a known width; without one, tqdm shows nothing."""
     return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
 
 
 def _median(storage: EventStorage, name: str) -> float:
     return storage.history(name).median(storage.count_samples(name, WINDOW))
+
+
+def _scheduled_ns() -> tuple[int, int]:
+    """Return how long all threads of this process have run, and waited for a core; 0, 0 where Linux does not tell."""
+    ran = waited = 0
+    for file in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            thread_ran, thread_waited, _ = map(int, file.read_text().split())
+        except (OSError, ValueError):  # the thread has ended
+            continue
+        ran, waited = ran + thread_ran, waited + thread_waited
+    return ran, waited

@@ -1,8 +1,8 @@
-"""What Detectron2 does with fixed inputs, as plain JSON values, computed with whichever `detectron2` answers.
+"""Results of the `detectron2` in use for fixed inputs, as JSON values.
 
 Each function in GROUPS covers one part and uses only names that the embedded subset offers. Its figures are recorded
-with the real Detectron2 (record_detectron2.py) and compared on both (tests/embedded/test_recorded_figures.py). What a
-group takes from the plugin, it takes as it is: where the plugin's own names change on purpose, record anew.
+with the real Detectron2 (record_detectron2.py) and compared with both (tests/embedded/test_recorded_figures.py). Some
+contain names of the plugin; record them again when these change on purpose.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from tests.reference.detectron2_figures.common import loggers_as_found, plain
 FILE = Path(__file__).parents[1] / "detectron2.json"
 _MODULES = (config, transforms, data, reading, structures, solver, evaluation, training)
 GROUPS: dict[str, Callable[[], dict]] = {group.__name__: group for module in _MODULES for group in module.GROUPS}
-TOLERANCES = {"numbers_of_a_training": 1e-5}  # relative; of all others 1e-6
+TOLERANCES = {"numbers_of_a_training": 1e-5}  # relative; 1e-6 for the others
 
 
 def compute(group: str) -> Any:
-    """The figures of a group; random generators and loggers are afterwards what they were."""
+    """Compute the figures of a group; restore random generators and loggers."""
     numpy_state = np.random.get_state()
     silence = contextlib.redirect_stdout(io.StringIO())
     with loggers_as_found(), silence, torch.random.fork_rng(devices=[]):
@@ -47,13 +47,14 @@ def compute(group: str) -> Any:
 
 
 def figures() -> dict[str, Any]:
+    """Compute the figures of all groups."""
     return {group: compute(group) for group in GROUPS}
 
 
 def differences(recorded: Any, computed: Any, rel: float = 1e-6, where: str = "") -> list[str]:
-    """One line for each leaf that is missing, of another type or of another value.
+    """Return one line for each leaf that is missing or has another type or value.
 
-    Floats may differ by the share `rel`, and those around 0 by a hundredth of that.
+    Floats may differ by the relative tolerance `rel` and, near 0, by the absolute tolerance `rel / 100`.
     """
     if isinstance(recorded, dict) and isinstance(computed, dict):
         lines = [f"{where}/{key}: only recorded" for key in sorted(recorded.keys() - computed.keys())]

@@ -1,4 +1,4 @@
-"""What the groups share: surroundings, inputs, and figures as plain JSON values."""
+"""What the groups share: conversion to JSON values, surroundings, inputs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TIMES = {"time", "data_time", "rank_data_time", "eta_seconds"}
 
 
 def plain(value: Any) -> Any:
-    """As JSON has it. Arrays keep their type and shape; NaN, which JSON lacks, becomes "nan"."""
+    """Convert to JSON values; arrays keep type and shape, and NaN becomes "nan"."""
     match value:
         case None | bool() | str():
             return value
@@ -68,6 +68,7 @@ def plain(value: Any) -> Any:
 
 
 def parameters(transform: T.Transform) -> Any:
+    """Return the attributes of a transform, or the transforms of a list."""
     if isinstance(transform, T.TransformList):
         return transform.transforms
     return {key: value for key, value in sorted(vars(transform).items()) if not key.startswith("_") and key != "self"}
@@ -78,6 +79,7 @@ def parameters(transform: T.Transform) -> Any:
 
 @contextmanager
 def loggers_as_found() -> Iterator[None]:
+    """Restore the loggers at the end of the block."""
     loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "d2_detr")]
     found = [(logger.level, logger.propagate, logger.handlers[:]) for logger in loggers]
     try:
@@ -90,7 +92,7 @@ def loggers_as_found() -> Iterator[None]:
 
 @contextmanager
 def logged() -> Iterator[list[str]]:
-    """The messages that Detectron2 logs within the block."""
+    """Yield the messages that Detectron2 logs within the block."""
     messages: list[str] = []
     handler, logger = logging.Handler(), logging.getLogger("detectron2")
     handler.emit = lambda record: messages.append(record.getMessage())
@@ -102,12 +104,14 @@ def logged() -> Iterator[list[str]]:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
+    """Yield a folder that is removed at the end of the block."""
     with tempfile.TemporaryDirectory(prefix="figures_") as folder:
         yield Path(folder)
 
 
 @contextmanager
 def registered(dicts: list[dict], name: str = "figures", **metadata: Any) -> Iterator[str]:
+    """Register a dataset for the duration of the block."""
     DatasetCatalog.register(name, lambda: copy.deepcopy(dicts))
     MetadataCatalog.get(name).set(**metadata)
     try:
@@ -119,6 +123,7 @@ def registered(dicts: list[dict], name: str = "figures", **metadata: Any) -> Ite
 
 @contextmanager
 def as_rank(rank: int, world_size: int) -> Iterator[None]:
+    """Pretend to be one of several processes."""
     with (
         mock.patch.object(comm, "get_rank", lambda: rank),
         mock.patch.object(comm, "get_world_size", lambda: world_size),
@@ -127,7 +132,7 @@ def as_rank(rank: int, world_size: int) -> Iterator[None]:
 
 
 def refusal(function: Callable, *args: Any, **kwargs: Any) -> str:
-    """The type of the error that a call raises."""
+    """Return the type of the error that a call raises."""
     try:
         function(*args, **kwargs)
     except Exception as error:
@@ -139,24 +144,27 @@ def refusal(function: Callable, *args: Any, **kwargs: Any) -> str:
 
 
 def picture(*shape: int) -> np.ndarray:
-    """uint8, without a symmetry"""
+    """Return an image of this shape, uint8, without symmetries."""
     return (np.arange(math.prod(shape)) * 37 % 251).astype(np.uint8).reshape(shape)
 
 
 def compressed(polygon: list, height: int = 8, width: int = 10) -> dict:
-    """The RLE of a polygon as a json holds it."""
+    """Return the RLE of a polygon as in a JSON file."""
     rle = mask_util.frPyObjects([polygon], height, width)[0]
     return rle | {"counts": rle["counts"].decode()}
 
 
 def names_below(folder: Path) -> list[str]:
+    """Return the relative paths of all files, without the suffixes of TensorBoard's."""
     names = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     return sorted(re.sub(r"tfevents\..*", "tfevents", name) for name in names)
 
 
 def metrics_lines(folder: Path) -> list[dict]:
+    """Return the lines of metrics.json."""
     return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
 
 
 def without_times(line: dict) -> dict:
+    """Return a line of metrics.json without measured times."""
     return {key: value for key, value in line.items() if key not in TIMES}

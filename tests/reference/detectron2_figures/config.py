@@ -1,4 +1,4 @@
-"""The config: defaults, merging, calls that take one; the command line."""
+"""The config: defaults, merging, calls with a config; the command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from d2_detr import add_detr_config
-from d2_detr.config.keys import config_path
+from d2_detr.config import config_path
 from tests.reference.detectron2_figures.common import refusal, temporary_folder
 
 from detectron2.config import configurable, get_cfg
@@ -52,7 +52,7 @@ MISTAKEN_FILES = {"no such key": "SOLVER: {MAX_ITR: 1}", "text for a number": "S
 
 
 def flat(cfg: Any, prefix: str = "") -> dict[str, str]:
-    """{"A.B.C": representation of the value}, which tells tuples from lists."""
+    """Return {"A.B.C": repr(value)}, which distinguishes tuples from lists."""
     leaves = {}
     for key, value in cfg.items():
         leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: repr(value)}
@@ -60,7 +60,7 @@ def flat(cfg: Any, prefix: str = "") -> dict[str, str]:
 
 
 def changes(cfg: Any) -> dict[str, str]:
-    """The values of Detectron2's own keys that are not the defaults; those of the plugin are the same on both."""
+    """Return the values of Detectron2's own keys that are not the defaults."""
     defaults = flat(get_cfg())
     return {key: value for key, value in flat(cfg).items() if defaults.get(key, value) != value}
 

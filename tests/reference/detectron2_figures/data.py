@@ -1,4 +1,4 @@
-"""Samplers, loaders, COCO's files and the builtin datasets."""
+"""Samplers, loaders, COCO files and the built-in datasets."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def order_of_samplers() -> dict:
 
 
 def inference_shares(size: int, world_size: int) -> list:
-    """Of each rank: the number of its indices, the first and the last of them."""
+    """Return, for each rank, the number of its indices, the first and the last."""
     shares = []
     for rank in range(world_size):
         with as_rank(rank, world_size):
@@ -108,13 +108,13 @@ def image_ids(batches: Any) -> list:
 
 
 def elements_with_gaps(gap: int) -> list:
-    """Every `gap`-th element maps to None and is replaced."""
+    """Map every `gap`-th element to None, so that it is replaced."""
     mapped = MapDataset(DatasetFromList(list(range(20))), lambda x: None if x % gap == 0 else x)
     return [mapped[i] for i in range(len(mapped))]
 
 
 def elements_changed(copy: bool, serialize: bool) -> list:
-    """What has become of an element that somebody changed."""
+    """Change an element of a dataset; return it, and the one in the original list."""
     elements = [[1], [2]]
     dataset = DatasetFromList(elements, copy=copy, serialize=serialize)
     dataset[1].append(3)
@@ -160,7 +160,7 @@ def coco_files() -> dict:
 
 
 def dicts_in_memory() -> list[dict]:
-    """As the code of a user gives them: arrays, corners, no ids."""
+    """Return dataset dicts as users write them: with arrays and corners, without ids."""
     box = {"bbox": np.array([1.25, 2.5, 4.0, 6.0]), "bbox_mode": XYXY, "category_id": 1}
     whole = {"bbox": [1, 2, 4, 6], "bbox_mode": XYWH, "category_id": 0, "iscrowd": 1}
     masked = [box | {"segmentation": [TRIANGLE, SQUARE]}, whole | {"segmentation": compressed(SQUARE)}]

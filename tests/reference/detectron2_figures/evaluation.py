@@ -1,4 +1,4 @@
-"""COCO's figures of seeded, noisy predictions for made-up annotations."""
+"""COCO metrics of noisy predictions (seeded) for synthetic annotations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COCO_CLASSES = {3: "disc", 7: "square", 20: "triangle"}
 
 
 def made_up_coco(rng: np.random.RandomState) -> dict:
-    """Six pictures of 300 x 300 pixels with boxes of all sizes as polygons; one of them is a crowd."""
+    """Annotate six images of 300 x 300 pixels with boxes as polygons and one crowd."""
     images = [{"id": i, "file_name": f"{i}.png", "width": 300, "height": 300} for i in (4, 8, 15, 16, 23, 42)]
     annotations = []
     for image, number in zip(images, (7, 5, 0, 6, 4, 8), strict=True):
@@ -51,7 +51,7 @@ def made_up_coco(rng: np.random.RandomState) -> dict:
 
 
 def noisy_predictions(coco: dict, image_id: int, rng: np.random.RandomState, masks: bool) -> Instances:
-    """The objects, moved by a few pixels, some of another class and some twice; and two things that are not there."""
+    """Move, repeat and misclassify ground truth; add two false positives."""
     objects = [a for a in coco["annotations"] if a["image_id"] == image_id]
     objects += [a for a in objects if rng.rand() < 0.3]
     xywh = np.array([a["bbox"] for a in objects] + [[10, 10, 50, 60], [100, 150, 30, 20]], np.float64)
@@ -66,7 +66,7 @@ def noisy_predictions(coco: dict, image_id: int, rng: np.random.RandomState, mas
         instances.pred_masks = torch.zeros(len(classes), 300, 300, dtype=torch.bool)
         for mask, (x0, y0, x1, y1) in zip(instances.pred_masks, instances.pred_boxes.tensor.int(), strict=True):
             mask[y0 : y1 - 2, x0 + 1 : x1] = True
-        instances.pred_masks[-2:, :, 20:] = False  # so that one is small for a mask, but not for a box
+        instances.pred_masks[-2:, :, 20:] = False  # so that one has a small mask in a larger box
     return instances
 
 
@@ -77,7 +77,10 @@ def evaluation(
     change: Callable[[dict], Any] = lambda coco: None,
     **kwargs: Any,
 ) -> dict:
-    """Results, messages, files; `keep` selects among the predictions of a picture, `change` edits the annotations."""
+    """Return results, messages and files of an evaluation.
+
+    `keep` selects predictions of an image, `change` edits the annotations.
+    """
     rng = np.random.RandomState(1)
     coco = made_up_coco(rng)
     predictions = {image["id"]: noisy_predictions(coco, image["id"], rng, masks) for image in coco["images"]}
@@ -95,7 +98,7 @@ def evaluation(
 
 @contextmanager
 def registered_coco(coco: dict, folder: Path) -> Iterator[str]:
-    """Registered by its file and loaded once, which fills in the metadata."""
+    """Register a file and load it once, which sets the metadata."""
     (folder / "coco.json").write_text(json.dumps(coco))
     register_coco_instances("figures_evaluated", {}, str(folder / "coco.json"), "")
     DatasetCatalog.get("figures_evaluated")
@@ -142,7 +145,7 @@ def only_discs(coco: dict) -> None:
 
 
 def evaluation_of_dicts() -> dict:
-    """Of a dataset that has no json: one is written."""
+    """Evaluate a dataset without a JSON file, which is then written."""
     box = {"bbox": [10.0, 20, 60, 90], "bbox_mode": XYXY, "category_id": 1}
     image = {"file_name": "5.jpg", "image_id": 5, "height": 120, "width": 120, "annotations": [box]}
     found = Instances((120, 120), pred_boxes=Boxes([[10, 20, 60, 80]]), scores=torch.tensor([0.75]))

@@ -1,4 +1,4 @@
-"""From files and annotations to arrays and Instances."""
+"""Conversion of files and annotations to arrays and Instances."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def annotations() -> dict[str, dict]:
 
 
 def annotations_transformed() -> dict:
-    """In a picture of 8 x 10 pixels."""
+    """Transform annotations of an image of 8 x 10 pixels."""
     unreadable = annotation([2.0, 1.0, 6.0, 3.0], segmentation="?")
     steps = {
         "nothing": (T.NoOpTransform(), (8, 10)), "left-right": (T.HFlipTransform(10), (8, 10)),

@@ -49,7 +49,7 @@ def optimizer_of(*rates: float) -> torch.optim.Optimizer:
 
 
 def rates_at_each_iteration(cfg: Any) -> dict:
-    """Of two groups; beyond a hundred iterations only where something happens."""
+    """Return the rates of two groups, up to iteration 20 and around iteration 1000."""
     optimizer = optimizer_of(1.0, 0.25)
     scheduler, rates = build_lr_scheduler(cfg, optimizer), []
     for iteration in range(min(cfg.SOLVER.MAX_ITER, 1010)):
@@ -82,7 +82,7 @@ def optimizer_of_sizes(sizes: list[int]) -> torch.optim.Optimizer:
 
 
 def clipped_steps() -> dict:
-    """Two steps of SGD on gradients that are too long, by each kind of clipping."""
+    """Take two steps of SGD on large gradients with each kind of clipping."""
     kinds = {
         "off": {"ENABLED": False}, "by value": {"CLIP_TYPE": "value"}, "by norm": {"CLIP_TYPE": "norm"},
         "by largest": {"CLIP_TYPE": "norm", "NORM_TYPE": math.inf}, "wide": {"CLIP_TYPE": "norm", "CLIP_VALUE": 4.0},

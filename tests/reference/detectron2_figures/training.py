@@ -1,4 +1,4 @@
-"""Events, checkpoints, hooks, and trainings of four iterations."""
+"""Events, checkpoints, hooks and short trainings."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from d2_detr.config import load_config
 from d2_detr.engine.trainer import Trainer
-from d2_detr.workflows.setup import load_config, setup
+from d2_detr.workflows.prepare_run import prepare_run
 from tests.reference.detectron2_figures.common import (
     logged,
     metrics_lines,
@@ -39,7 +40,7 @@ from detectron2.utils.events import CommonMetricPrinter, EventStorage, JSONWrite
 
 
 def events() -> dict:
-    """What is stored, written and printed in ten iterations with a value here and there."""
+    """Store, write and print scalars over ten iterations, some of them seldom."""
     with temporary_folder() as folder, EventStorage(30) as storage, logged() as messages:
         writer = JSONWriter(str(folder / "metrics.json"), window_size=4)
         printer = CommonMetricPrinter(50, window_size=4)
@@ -72,7 +73,7 @@ class Weight(nn.Module):
 
 
 def checkpoints() -> dict:
-    """What six iterations leave in a folder, and what is read from there."""
+    """Save checkpoints over six iterations and load them."""
     model = Weight()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
     with temporary_folder() as folder:
@@ -99,7 +100,7 @@ def checkpoints() -> dict:
 
 
 class Saved:
-    """A checkpointer that only notes what it is asked to save."""
+    """A checkpointer that only records what it is asked to save."""
 
     def __init__(self) -> None:
         self.names: list[tuple[str, int]] = []
@@ -114,7 +115,7 @@ def training_loop() -> dict:
 
 
 def seven_iterations(period: int) -> dict:
-    """From the third on: when each hook does what. Losses are stored in every second iteration."""
+    """Train from iteration 3 on, with all hooks and losses stored every second one."""
     model, saved, best, evaluated = Weight(), Saved(), Saved(), []
     values = itertools.cycle([math.nan, 3.0, math.nan, 4.0, 2.0, 5.0, 5.0])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -147,9 +148,10 @@ def seven_iterations(period: int) -> dict:
 
 @META_ARCH_REGISTRY.register()
 class FiguresMeanColour(nn.Module):
-    """One object per picture, by its mean colour: a model so small that every processor computes the same.
+    """A model that predicts one object per image from its mean color.
 
-    Its losses depend on the order of the pictures, on the augmentations that are drawn and on the schedule.
+    It is so small that the results are the same on every processor.
+    Its losses depend on the order of the images, the sampled augmentations and the schedule.
     """
 
     def __init__(self, cfg: Any):
@@ -189,24 +191,26 @@ SGD_OPTIONS = "SOLVER.OPTIMIZER SGD SOLVER.BASE_LR 0.1 MODEL.META_ARCHITECTURE F
 
 @contextmanager
 def tiny_training(options: str) -> Iterator[tuple[Trainer, Path]]:
-    """Four iterations on drawn shapes, done as tools/train_net.py does them, and their output folder."""
+    """Train for four iterations like tools/train_net.py; yield trainer and folder."""
     with temporary_folder() as folder, mock.patch.dict(os.environ, {"D2_DETR_CACHE": str(folder / "cache")}):
         opts = f"{TRAIN_OPTIONS} {options} OUTPUT_DIR {folder / 'run'}".split()
-        trainer = Trainer(setup(load_config("detr_compact_balloon.yaml", opts, str(draw_shapes(folder / "coco")))))
+        cfg = load_config("detr_compact_balloon.yaml", opts, draw_shapes(folder / "coco"))
+        trainer = Trainer(*prepare_run(cfg))
         trainer.resume_or_load(resume=False)
         trainer.train()
         yield trainer, folder / "run"
 
 
 def files_of_a_training() -> dict:
-    """Of Detr: the names, and what is called how in them."""
+    """Return the names of the files of a training of Detr, and the names in them."""
     with tiny_training(DETR_OPTIONS) as (used, folder):
         checkpoint = torch.load(folder / "model_final.pth", weights_only=True)
         trainer = checkpoint["trainer"]
         return {
             "names": names_below(folder), "last_checkpoint": (folder / "last_checkpoint").read_text(),
             "metrics.json": [list(line) for line in metrics_lines(folder)], "TensorBoard": tensorboard_tags(folder),
-            "checkpoint": sorted(checkpoint), "trainer": sorted(trainer), "states of hooks": trainer["hooks"],
+            "checkpoint": sorted(checkpoint), "trainer": sorted(trainer),
+            "states of hooks": {name: sorted(state) for name, state in trainer["hooks"].items()},
             "hooks in order": [type(hook).__name__ for hook in used._hooks],
             "inner trainer": sorted(trainer["_trainer"]), "optimizer": sorted(trainer["_trainer"]["optimizer"]),
             "iterations": [checkpoint["iteration"], trainer["iteration"], trainer["_trainer"]["iteration"]],
@@ -215,7 +219,7 @@ def files_of_a_training() -> dict:
 
 
 def numbers_of_a_training() -> dict:
-    """Of the mean colours: losses, rates, parameters and the optimizer's state."""
+    """Return losses, rates, parameters and optimizer states of FiguresMeanColour."""
     with tiny_training(SGD_OPTIONS) as (_, folder):
         figures = {"metrics.json": [without_times(line) for line in metrics_lines(folder)]}
         for name in ("model_0000001.pth", "model_0000003.pth", "model_final.pth"):

@@ -1,4 +1,4 @@
-"""Transforms with given parameters, and the parameters that augmentations draw."""
+"""Transforms with given parameters, and the parameters that augmentations sample."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILTERS = ("NEAREST", "BOX", "BILINEAR", "HAMMING", "BICUBIC", "LANCZOS")
 
 
 def transforms() -> dict[str, T.Transform]:
-    """For pictures of 5 x 7 pixels."""
+    """Return transforms of images of 5 x 7 pixels."""
     upside_down = T.RandomFlip(1.0, horizontal=False, vertical=True).get_transform(picture(5, 7))
     crop = T.CropTransform(2, 1, 4, 3, 7, 5)
     sizes = {"larger": (11, 9), "smaller": (2, 3), "same": (5, 7)}
@@ -44,7 +44,7 @@ def transformed_pictures() -> dict:
     } | {
         f"{name}, fractions": [t.apply_image(picture(*shape) / 8) for shape in shapes.values()]
         for name, t in transforms().items()
-        if name.rpartition(" ")[2] not in ("BOX", "HAMMING", "LANCZOS")  # which torch, resizing fractions, lacks
+        if name.rpartition(" ")[2] not in ("BOX", "HAMMING", "LANCZOS")  # which torch, which resizes floats, lacks
     }
 
 
@@ -78,7 +78,7 @@ def sizes_of_shortest_edge() -> dict:
 
 
 def drawn_augmentations() -> dict:
-    """What is drawn, and the next number of the generator, which shows how many were."""
+    """Return the samples, and the next random number, which shows how many were used."""
     augmentations = {
         **{f"flip with {prob}": T.RandomFlip(prob) for prob in (0.0, 0.3, 0.5, 1.0)},
         "vertical flip": T.RandomFlip(horizontal=False, vertical=True),

@@ -1,4 +1,4 @@
-"""Two global dictionaries: how to load each named dataset, and what is known about it."""
+"""Two global registries: how to load each dataset, and its metadata."""
 
 from collections import UserDict
 from collections.abc import Callable
@@ -17,30 +17,30 @@ class _Catalog(UserDict):
 
 
 class _DatasetCatalog(_Catalog):
-    """Name -> function without arguments that returns the same dataset dicts at every call."""
+    """Name -> function that returns the dataset dicts, the same at every call."""
 
     def register(self, name: str, func: Callable[[], list[dict]]) -> None:
-        assert callable(func), f"A dataset is registered as a function that returns it, '{name}' as {type(func)}"
-        assert name not in self, f"A dataset is registered under the name '{name}' already"
+        assert callable(func), f"Dataset '{name}' must be registered as a function that returns it, got {type(func)}"
+        assert name not in self, f"Dataset '{name}' is registered already"
         self[name] = func
 
-    def get(self, name: str) -> list[dict]:
+    def get(self, name: str) -> list[dict]:  # type: ignore[override]
         if name not in self:
-            raise KeyError(f"No dataset '{name}'; registered are: {', '.join(self)}")
+            raise KeyError(f"Dataset '{name}' is not registered; registered are: {', '.join(self)}")
         return self[name]()
 
 
 class Metadata(SimpleNamespace):
-    """Facts about a dataset as attributes (`thing_classes`, `json_file`, ...), each set once and for all."""
+    """Facts about a dataset as attributes, such as `thing_classes`, each set once."""
 
     name: str = "N/A"
 
     def __getattr__(self, key: str) -> Any:
-        raise AttributeError(f"The metadata of dataset '{self.name}' has no '{key}', but {', '.join(self.__dict__)}")
+        raise AttributeError(f"The metadata of dataset '{self.name}' lacks '{key}'; it has: {', '.join(self.__dict__)}")
 
     def __setattr__(self, key: str, val: Any) -> None:
         old = getattr(self, key, val)
-        assert old == val, f"'{key}' in the metadata of '{self.name}' is {old!r} and cannot become {val!r}"
+        assert old == val, f"The metadata of dataset '{self.name}' has '{key}' {old!r}, which cannot become {val!r}"
         super().__setattr__(key, val)
 
     def set(self, **kwargs: Any) -> "Metadata":
@@ -53,9 +53,10 @@ class Metadata(SimpleNamespace):
 
 
 class _MetadataCatalog(_Catalog):
-    """Name -> its only `Metadata`, created empty when first asked for."""
+    """Name -> its only `Metadata`, created at the first access."""
 
-    def get(self, name: str) -> Metadata:
+    def get(self, name: str) -> Metadata:  # type: ignore[override]
+        """Return the metadata of dataset `name`, which need not be registered."""
         return self.setdefault(name, Metadata(name=name))
 
 

@@ -1,4 +1,4 @@
-"""Datasets that hold, map, order and group elements."""
+"""Datasets that store, map, order and group elements."""
 
 import logging
 import pickle
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from detectron2._missing import missing
 
@@ -19,9 +19,9 @@ logger = logging.getLogger(__name__)
 
 
 class MapDataset(Dataset):
-    """`map_func` over the elements of a dataset; a random other one takes the place of an element that maps to None."""
+    """Map elements of a dataset; one that maps to None is replaced by a random one."""
 
-    def __init__(self, dataset: Dataset, map_func: Callable[[Any], Any]):
+    def __init__(self, dataset: Any, map_func: Callable[[Any], Any]):
         if isinstance(dataset, IterableDataset):
             raise NotImplementedError(missing("iterable datasets"))
         self._dataset, self._map_func = dataset, map_func
@@ -37,14 +37,14 @@ class MapDataset(Dataset):
             self._usable.discard(index)
             if not self._usable:
                 raise ValueError("The map function returned None for every element of the dataset")
-            logger.warning(f"Element {index} maps to None; a random one takes its place")
+            logger.warning(f"Element {index} maps to None; a random one replaces it")
             index = self._rng.choice(list(self._usable))
         self._usable.add(index)
         return mapped
 
 
 class DatasetFromList(Dataset):
-    """A list as a dataset. `serialize` stores it: True pickles it, False leaves it, so that only `copy` protects it."""
+    """A list as a dataset: pickled, stored by a function `serialize`, or copied."""
 
     def __init__(self, lst: list, copy: bool = True, serialize: bool | Callable[[list], Sequence] = True):
         store = _PickledList if serialize is True else serialize
@@ -58,10 +58,10 @@ class DatasetFromList(Dataset):
         return deepcopy(self._elements[idx]) if self._copy else self._elements[idx]
 
 
-class _PickledList:
-    """A list, its elements pickled into one tensor, the memory of which worker processes share.
+class _PickledList(Sequence):
+    """A list pickled into one tensor, which forked workers share.
 
-    Of Python objects, every worker would soon hold its own copy. Nothing is unpickled that was not pickled here.
+    Reference counts would make each worker copy the memory of Python objects. Only data pickled here are unpickled.
     """
 
     def __init__(self, lst: list):
@@ -72,18 +72,18 @@ class _PickledList:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __getitem__(self, idx: int) -> Any:
+    def __getitem__(self, idx: Any) -> Any:
         start = self._ends[idx - 1] if idx else 0
-        return pickle.loads(memoryview(self._bytes[start : self._ends[idx]].numpy()))
+        return pickle.loads(self._bytes[start : self._ends[idx]].numpy().data)
 
 
 class ToIterableDataset(IterableDataset):
-    """A map-style dataset in the order of `sampler`, which runs in each dataloader worker.
+    """A map-style dataset in the order of a sampler, which runs in each worker.
 
-    With `shard_sampler` they take turns, of `shard_chunk_size` indices each, so that none is read twice.
+    With `shard_sampler` the workers take turns of `shard_chunk_size` indices, so that each index is used once.
     """
 
-    def __init__(self, dataset: Dataset, sampler: Sampler, shard_sampler: bool = True, shard_chunk_size: int = 1):
+    def __init__(self, dataset: Any, sampler: Any, shard_sampler: bool = True, shard_chunk_size: int = 1):
         self.dataset, self.sampler = dataset, sampler
         self.shard_sampler, self.shard_chunk_size = shard_sampler, shard_chunk_size
 
@@ -98,7 +98,7 @@ class ToIterableDataset(IterableDataset):
 
 
 class AspectRatioGroupedDataset(IterableDataset):
-    """Batches of dicts whose "width" exceeds their "height" in all or in none of them: less padding."""
+    """Batches of dicts of which all or none are wide ("width" > "height")."""
 
     def __init__(self, dataset: Iterable[dict], batch_size: int):
         self.dataset, self.batch_size = dataset, batch_size
@@ -110,5 +110,5 @@ class AspectRatioGroupedDataset(IterableDataset):
             bucket.append(element)
             if len(bucket) == self.batch_size:
                 batch = bucket.copy()
-                bucket.clear()  # before the yield, after which nothing may ever run
+                bucket.clear()  # before the yield: the generator may never be resumed
                 yield batch

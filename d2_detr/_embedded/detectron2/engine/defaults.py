@@ -1,4 +1,4 @@
-"""What most training scripts share: command line, setup, and a trainer built from a config."""
+"""Command line, setup and trainer of a typical training script."""
 
 import argparse
 import logging
@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from detectron2._missing import missing
+from detectron2._missing import missing, missing_attribute
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.config.unread import warn_unread
+from detectron2.config.config import warn_unread
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format, verify_results
 from detectron2.modeling import build_model
@@ -30,33 +30,33 @@ from . import hooks
 from .train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
 
 __all__ = ["DefaultTrainer", "default_argument_parser", "default_setup", "default_writers"]
+__getattr__ = missing_attribute(__name__)
 
 logger = logging.getLogger(__name__)
 
 
 def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """The options that training scripts share; what follows them is KEY VALUE pairs of the config (`opts`)."""
+    """Build a parser of common options and of config overrides (`opts`)."""
     parser = argparse.ArgumentParser(epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--config-file", default="", metavar="FILE", help="the YAML file of the config")
-    add("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR, if there is one")
-    add("--eval-only", action="store_true", help="evaluate, do not train")
-    add("--num-gpus", type=int, default=1, help="GPUs on each machine")
-    add("--num-machines", type=int, default=1, help="machines in all")
-    add("--machine-rank", type=int, default=0, help="number of this machine, from 0")
-    # A fixed port per user: a worker left over from an earlier run then shows up as a port in use.
+    add("--config-file", default="", metavar="FILE", help="YAML file of the config")
+    add("--resume", action="store_true", help="resume from the last checkpoint in OUTPUT_DIR, if any")
+    add("--eval-only", action="store_true", help="only evaluate")
+    add("--num-gpus", type=int, default=1, help="number of GPUs per machine")
+    add("--num-machines", type=int, default=1, help="number of machines")
+    add("--machine-rank", type=int, default=0, help="rank of this machine, from 0")
+    # Fixed for each user, so that a process left over from an earlier run is noticed by its port.
     port = 2**15 + 2**14 + hash(os.getuid() if sys.platform != "win32" else 1) % 2**14
-    add("--dist-url", default=f"tcp://127.0.0.1:{port}", help="where the processes meet (torch.distributed)")
-    add("opts", default=None, nargs=argparse.REMAINDER, help="changes to the config: KEY VALUE ...")
+    add("--dist-url", default=f"tcp://127.0.0.1:{port}", help="address where the processes connect (torch.distributed)")
+    add("opts", default=None, nargs=argparse.REMAINDER, help="config overrides: KEY VALUE ...")
     return parser
 
 
 def default_setup(cfg: CfgNode, args: Any) -> None:
-    """Start a job: loggers, a record of environment, arguments and config (config.yaml), seeds, precision."""
+    """Set up loggers, seeds and precision; log the setup and write config.yaml."""
     rank = comm.get_rank()
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="fvcore")
     logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank)
-
     logger.info(f"Rank of current process: {rank}. World size: {comm.get_world_size()}")
     logger.info(f"Environment info:\n{collect_env_info()}")
     logger.info(f"Command line arguments: {args}")
@@ -69,7 +69,6 @@ def default_setup(cfg: CfgNode, args: Any) -> None:
             f.write(cfg.dump())
         logger.info(f"Full config, saved to {path}:\n{cfg.dump()}")
     warn_unread(cfg)
-
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     if not getattr(args, "eval_only", False):
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
@@ -79,25 +78,25 @@ def default_setup(cfg: CfgNode, args: Any) -> None:
 
 
 def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventWriter]:
-    """The console line, metrics.json and TensorBoard events."""
+    """Build the writers for the terminal, metrics.json and TensorBoard."""
     PathManager.mkdirs(output_dir)
     metrics_file = os.path.join(output_dir, "metrics.json")
     return [CommonMetricPrinter(max_iter), JSONWriter(metrics_file), TensorboardXWriter(output_dir)]
 
 
-def _of_inner_trainer(name: str) -> property:
+def _inner_attribute(name: str) -> property:
     return property(lambda self: getattr(self._trainer, name), lambda self, value: setattr(self._trainer, name, value))
 
 
 class DefaultTrainer(TrainerBase):
-    """A training in one process as the config describes it; define `build_optimizer`, override other `build_*`.
+    """Train in one process as a config says; subclasses define `build_optimizer`.
 
-    The step itself is done by `_trainer`, a `SimpleTrainer` or, with SOLVER.AMP.ENABLED, an `AMPTrainer`.
+    Each step is run by `_trainer`: a `SimpleTrainer` or, with SOLVER.AMP.ENABLED, an `AMPTrainer`.
     """
 
-    model = _of_inner_trainer("model")
-    data_loader = _of_inner_trainer("data_loader")
-    optimizer = _of_inner_trainer("optimizer")
+    model = _inner_attribute("model")
+    data_loader = _inner_attribute("data_loader")
+    optimizer = _inner_attribute("optimizer")
 
     def __init__(self, cfg: CfgNode):
         super().__init__()
@@ -117,19 +116,19 @@ class DefaultTrainer(TrainerBase):
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from the last checkpoint in OUTPUT_DIR; without one, or without `resume`, load MODEL.WEIGHTS."""
+        """Resume from the last checkpoint, if any and wanted, or load MODEL.WEIGHTS."""
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if resume and self.checkpointer.has_checkpoint():
-            self.start_iter = self.iter + 1  # the checkpoint holds the last finished iteration
+            self.start_iter = self.iter + 1  # the checkpoint has the last finished iteration
 
-    def build_hooks(self) -> list[HookBase]:
-        """The order matters: a checkpoint comes before the evaluation that may fail, its metrics before the writers."""
+    def build_hooks(self) -> list[HookBase | None]:
+        """Build the hooks, with the evaluation, which may fail, after the checkpoints."""
 
-        def evaluate():
+        def evaluate() -> dict[str, Any]:
             self._last_eval_results = self.test(self.cfg, self.model)
             return self._last_eval_results
 
-        ret = [hooks.IterationTimer(), hooks.LRScheduler()]
+        ret: list[HookBase | None] = [hooks.IterationTimer(), hooks.LRScheduler()]
         if comm.is_main_process():
             ret.append(hooks.PeriodicCheckpointer(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD))
         ret.append(hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, evaluate))
@@ -140,12 +139,13 @@ class DefaultTrainer(TrainerBase):
     def build_writers(self) -> list[EventWriter]:
         return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
-    def train(self) -> dict | None:
-        """Train; with TEST.EXPECTED_RESULTS, compare the last evaluation with them and return it."""
+    def train(self) -> dict | None:  # type: ignore[override]
+        """Train; verify and return the last results if there are TEST.EXPECTED_RESULTS."""
         super().train(self.start_iter, self.max_iter)
         if self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
             verify_results(self.cfg, self._last_eval_results)
             return self._last_eval_results
+        return None
 
     def run_step(self) -> None:
         self._trainer.iter = self.iter
@@ -174,17 +174,17 @@ class DefaultTrainer(TrainerBase):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        raise NotImplementedError("to evaluate, define build_evaluator() in your trainer")
+        raise NotImplementedError("define build_evaluator() in your trainer")
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
-        """Evaluate on each of DATASETS.TEST: metrics by dataset name, or, for a single dataset, just its metrics."""
+        """Evaluate on DATASETS.TEST; return results by dataset, or those of the only one."""
         results: dict[str, Any] = {}
         for name in cfg.DATASETS.TEST:
             try:
                 evaluator = cls.build_evaluator(cfg, name)
             except NotImplementedError as e:
-                logger.warning(f"No evaluation of {name}: {e}")
+                logger.warning(f"Dataset '{name}' is not evaluated: {e}")
                 results[name] = {}
                 continue
             results[name] = inference_on_dataset(model, cls.build_test_loader(cfg, name), evaluator)
@@ -195,7 +195,7 @@ class DefaultTrainer(TrainerBase):
 
     @staticmethod
     def auto_scale_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
-        """The config, which must be made for as many processes as there are (SOLVER.REFERENCE_WORLD_SIZE, 0: any)."""
+        """Return `cfg`, which must be made for `num_workers` processes or for any number."""
         if cfg.SOLVER.REFERENCE_WORLD_SIZE not in (0, num_workers):
             raise NotImplementedError(missing("the scaling of a config from SOLVER.REFERENCE_WORLD_SIZE processes"))
         return cfg

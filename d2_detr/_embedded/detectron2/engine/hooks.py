@@ -1,4 +1,4 @@
-"""The hooks of a usual training: timing, schedule, checkpoints, evaluation, writers."""
+"""Hooks for timing, learning rate schedule, checkpoints, evaluation and writers."""
 
 import logging
 import math
@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from fvcore.common.checkpoint import Checkpointer
 from fvcore.common.checkpoint import PeriodicCheckpointer as _PeriodicCheckpointer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler as _LRScheduler
 
+from detectron2._missing import missing_attribute
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
@@ -21,15 +21,16 @@ from detectron2.utils.events import EventWriter
 from .train_loop import HookBase
 
 __all__ = ["BestCheckpointer", "EvalHook", "IterationTimer", "LRScheduler", "PeriodicCheckpointer", "PeriodicWriter"]
+__getattr__ = missing_attribute(__name__)
 
 logger = logging.getLogger(__name__)
 
 
 class IterationTimer(HookBase):
-    """Stores the `time` (s) from the first hook's `before_step` to its `after_step`, and sums up in the end.
+    """Store the `time` (s) of each iteration; log a summary after training.
 
-    It should be the first hook, so that the others' `after_step` does not count. The first iterations are slow and
-    left out: `time` starts with the one numbered `warmup_iter`, counted from 1.
+    It should be the first hook, so that `after_step` of the others is not measured. Iterations before the
+    `warmup_iter`-th are slow and ignored.
     """
 
     def __init__(self, warmup_iter: int = 3):
@@ -54,16 +55,14 @@ class IterationTimer(HookBase):
         total, steps = time.perf_counter() - self._start_time, self._steps_time
         count = self.trainer.iter + 1 - self.trainer.start_iter - self._warmup_iter
         if count > 0 and steps > 0:
-            logger.info(f"Overall training speed: {count} iterations in {_hms(steps)} ({steps / count:.4f} s / it)")
-        logger.info(f"Total training time: {_hms(total)} ({_hms(total - steps)} on hooks)")
-
-
-def _hms(seconds: float) -> str:
-    return str(timedelta(seconds=int(seconds)))
+            duration = timedelta(seconds=int(steps))
+            logger.info(f"Overall training speed: {count} iterations in {duration} ({steps / count:.4f} s / it)")
+        duration, on_hooks = timedelta(seconds=int(total)), timedelta(seconds=int(total - steps))
+        logger.info(f"Total training time: {duration} ({on_hooks} on hooks)")
 
 
 class PeriodicWriter(HookBase):
-    """Lets writers write every `period` iterations, after the last one, and once more before it closes them."""
+    """Run writers every `period` iterations and after training, then close them."""
 
     def __init__(self, writers: Sequence[EventWriter], period: int = 20):
         self._writers, self._period = writers, period
@@ -81,7 +80,7 @@ class PeriodicWriter(HookBase):
 
 
 class PeriodicCheckpointer(_PeriodicCheckpointer, HookBase):
-    """fvcore's `PeriodicCheckpointer` as a hook: every `period` iterations, and `model_final` after the last."""
+    """Save a checkpoint every `period` iterations, and `model_final` after the last."""
 
     def before_train(self) -> None:
         self.max_iter = self.trainer.max_iter
@@ -90,9 +89,10 @@ class PeriodicCheckpointer(_PeriodicCheckpointer, HookBase):
         self.step(self.trainer.iter)
 
 
-class _EvaluationTimes(HookBase):
-    """Calls `_act` every `_period` iterations (0: never) and once after training, unless that has failed."""
+class _EvaluationPeriod(HookBase):
+    """Call `_act` every `_period` iterations (0: never) and after complete training."""
 
+    _act: Callable[[], None]
     _period: int
 
     def after_step(self) -> None:
@@ -105,10 +105,10 @@ class _EvaluationTimes(HookBase):
             self._act()
 
 
-class EvalHook(_EvaluationTimes):
-    """Stores the (nested) metrics that `eval_function()` returns, every `eval_period` iterations and after training.
+class EvalHook(_EvaluationPeriod):
+    """Evaluate every `eval_period` iterations and after training.
 
-    All processes must have this hook, since it waits for them.
+    The metrics, possibly nested, are stored. All processes must have this hook, because it synchronizes them.
     """
 
     def __init__(self, eval_period: int, eval_function: Callable[[], dict | None]):
@@ -119,38 +119,37 @@ class EvalHook(_EvaluationTimes):
         comm.synchronize()
 
 
-class BestCheckpointer(_EvaluationTimes):
-    """Saves `{file_prefix}.pth` whenever `val_metric` (e.g. "bbox/AP50") is the best so far, "max" or "min".
+class BestCheckpointer(_EvaluationPeriod):
+    """Save `{file_prefix}.pth` when a metric reaches a new "max" or "min" (`mode`).
 
-    It belongs after the `EvalHook` of the same period.
+    It must be registered after the `EvalHook` of the same period.
     """
 
     def __init__(
-        self, eval_period: int, checkpointer: Checkpointer, val_metric: str, mode: str = "max", file_prefix="model_best"
+        self, eval_period: int, checkpointer: Any, val_metric: str, mode: str = "max", file_prefix: str = "model_best"
     ):
         self._period, self._checkpointer, self._file_prefix = eval_period, checkpointer, file_prefix
         self._val_metric, self._better = val_metric, {"max": operator.gt, "min": operator.lt}[mode]
-        self.best_metric = self.best_iter = None
+        self.best_metric: float | None = None
+        self.best_iter: int | None = None
 
     def _act(self) -> None:
         value, iteration = self.trainer.storage.latest().get(self._val_metric, (None, None))
         if value is None:
-            logger.warning(f"No best checkpoint: no evaluation has stored the metric {self._val_metric}")
+            logger.warning(f"No best checkpoint is saved: no evaluation has stored the metric {self._val_metric}")
             return
-        logger.info(f"{self._val_metric} is {value}, best before: {self.best_metric} (iteration {self.best_iter})")
+        logger.info(f"{self._val_metric}: {value}, best before: {self.best_metric} (iteration {self.best_iter})")
         if math.isfinite(value) and (self.best_metric is None or self._better(value, self.best_metric)):
             self.best_metric, self.best_iter = value, iteration
             self._checkpointer.save(self._file_prefix, iteration=iteration)
 
 
 class LRScheduler(HookBase):
-    """Steps the schedule after every iteration, and stores the `lr` of the group that stands for all.
-
-    What is not given, `optimizer` or `scheduler` of torch's kind, is the trainer's.
-    """
+    """Store the learning rate of a representative group, then step the schedule."""
 
     def __init__(self, optimizer: Optimizer | None = None, scheduler: _LRScheduler | None = None):
-        self._optimizer, self._scheduler = optimizer, scheduler
+        self._optimizer: Any = optimizer
+        self._scheduler = scheduler
 
     @property
     def scheduler(self) -> _LRScheduler:
@@ -162,7 +161,7 @@ class LRScheduler(HookBase):
 
     @staticmethod
     def get_best_param_group_id(optimizer: Optimizer) -> int:
-        """The first group with the most parameters; if all have one, the first with the most common rate."""
+        """Return the index of the largest group or, if none has two, the commonest rate."""
         sizes = [len(group["params"]) for group in optimizer.param_groups]
         if max(sizes) > 1:
             return sizes.index(max(sizes))

@@ -1,11 +1,11 @@
-"""The training loop: a trainer runs `run_step` from iteration to iteration and calls its hooks around it."""
+"""The training loop: trainers, and the hooks that they call."""
 
 import logging
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,13 +20,13 @@ logger = logging.getLogger(__name__)
 
 
 class HookBase:
-    """What to do around training and around each iteration; `self.trainer` is set on registration.
+    """Base class of hooks, which a trainer calls around training and iterations.
 
-    `before_step` should take no time worth measuring; work belongs in `after_step`. A hook with state that must
-    survive a resume returns it from `state_dict` and defines `load_state_dict`.
+    `after_step` is the place for time-consuming work; `after_backward` precedes the optimizer step; `after_train` is
+    called even if training fails. A hook that returns a `state_dict` also defines `load_state_dict`.
     """
 
-    trainer: Optional["TrainerBase"] = None
+    trainer: Any = None  # the TrainerBase, set on registration
 
     def before_train(self) -> None: ...
     def before_step(self) -> None: ...
@@ -39,43 +39,36 @@ class HookBase:
 
 
 class TrainerBase:
-    """The loop alone: iterations `start_iter` to `max_iter - 1`, with hooks and an `EventStorage` as `storage`."""
-
-    max_iter: int
-    storage: EventStorage
+    """Run iterations `start_iter` to `max_iter - 1`, with hooks and a `storage`."""
 
     def __init__(self) -> None:
         self._hooks: list[HookBase] = []
         self.iter = self.start_iter = 0
 
     def register_hooks(self, hooks: Iterable[HookBase | None]) -> None:
-        """Append hooks, to be called in this order; None is skipped."""
+        """Append hooks, which are called in this order; None is skipped."""
         for hook in hooks:
             if hook is not None:
-                hook.trainer = weakref.proxy(self)  # the trainer owns its hooks, not the other way round
+                hook.trainer = weakref.proxy(self)  # the trainer owns its hooks, without a reference cycle
                 self._hooks.append(hook)
 
     def train(self, start_iter: int, max_iter: int) -> None:
-        self.start_iter, self.max_iter = start_iter, max_iter
-        self.iter = start_iter
+        self.iter, self.start_iter, self.max_iter = start_iter, start_iter, max_iter
         logger.info(f"Starting training from iteration {start_iter}")
         with EventStorage(start_iter) as self.storage:
             try:
-                self._loop()
+                self.before_train()
+                for iteration in range(start_iter, max_iter):
+                    self.iter = iteration
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                self.iter += 1  # tells after_train() that no iteration has failed
             except Exception:
                 logger.exception(f"Training failed at iteration {self.iter}")
                 raise
             finally:
                 self.after_train()
-
-    def _loop(self) -> None:
-        self.before_train()
-        for iteration in range(self.start_iter, self.max_iter):
-            self.iter = iteration
-            self.before_step()
-            self.run_step()
-            self.after_step()
-        self.iter += 1  # beyond the last one: after_train sees that none has failed
 
     def before_train(self) -> None:
         for hook in self._hooks:
@@ -87,7 +80,7 @@ class TrainerBase:
             hook.before_step()
 
     def run_step(self) -> None:
-        raise NotImplementedError("a trainer must define run_step()")
+        raise NotImplementedError(f"{type(self).__name__} must define run_step()")
 
     def after_backward(self) -> None:
         for hook in self._hooks:
@@ -103,7 +96,7 @@ class TrainerBase:
             hook.after_train()
 
     def state_dict(self) -> dict[str, Any]:
-        """The last finished iteration and the hooks' states by class name (of several of one class, the first)."""
+        """Return the last iteration and, by class name, the states of the hooks."""
         hooks: dict[str, dict] = {}
         for hook in self._hooks:
             if state := hook.state_dict():
@@ -113,41 +106,34 @@ class TrainerBase:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         self.iter = state_dict["iteration"]
         for name, state in state_dict.get("hooks", {}).items():
-            hook = next((hook for hook in self._hooks if type(hook).__qualname__ == name), None)
+            hook: Any = next((hook for hook in self._hooks if type(hook).__qualname__ == name), None)
             if hook is None:
-                logger.warning(f"The checkpoint holds the state of a hook that is not in use: {name}")
+                logger.warning(f"The checkpoint has the state of a hook that is not registered: {name}")
             else:
                 hook.load_state_dict(state)
 
 
 class SimpleTrainer(TrainerBase):
-    """One model, one loader, one optimizer: forward, backward, step.
+    """Minimize the loss, or the sum of the dict of losses, that a model returns.
 
-    `model` maps a batch to a dict of losses, of which the sum is minimised, or to one loss. The losses of every
-    `gather_metric_period`-th iteration are stored.
+    The losses of every `gather_metric_period`-th iteration are stored.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        data_loader: Iterable,
-        optimizer: torch.optim.Optimizer,
-        gather_metric_period: int = 1,
+        self, model: nn.Module, data_loader: Iterable, optimizer: torch.optim.Optimizer, gather_metric_period: int = 1
     ):
         super().__init__()
-        self.model = model.train()
-        self.data_loader = data_loader
-        self.optimizer = optimizer
+        self.model, self.data_loader, self.optimizer = model.train(), data_loader, optimizer
         self.gather_metric_period = gather_metric_period
 
     def run_step(self) -> None:
-        assert self.model.training, f"[{type(self).__name__}] the model is in eval mode"
+        assert self.model.training, f"[{type(self).__name__}] the model is in eval mode; call model.train()"
         start = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
         loss_dict = self._forward(data)
         self.optimizer.zero_grad()
-        self._backward(sum(loss_dict.values()))
+        self._backward(sum(loss_dict.values()))  # type: ignore[arg-type]
         self.after_backward()
         self._write_metrics(loss_dict, data_time)
         self._update()
@@ -157,7 +143,7 @@ class SimpleTrainer(TrainerBase):
         return iter(self.data_loader)
 
     def reset_data_loader(self, data_loader_builder: Callable[[], Iterable]) -> None:
-        """Let go of the data loader, then go on with the one that `data_loader_builder()` makes."""
+        """Release the data loader, then continue with a new one."""
         self.__dict__.pop("_data_loader_iter", None)
         del self.data_loader
         self.data_loader = data_loader_builder()
@@ -173,22 +159,21 @@ class SimpleTrainer(TrainerBase):
         self.optimizer.step()
 
     def _write_metrics(self, loss_dict: Mapping[str, torch.Tensor], data_time: float, prefix: str = "") -> None:
-        """Store the losses averaged over the processes, their sum as `total_loss`, and the longest `data_time` (s)."""
+        """Store the losses, averaged over the processes, and the longest `data_time` (s)."""
         if (self.iter + 1) % self.gather_metric_period:
             return
         storage = get_event_storage()
         storage.put_scalar("rank_data_time", data_time, cur_iter=self.iter)
-        own = {name: loss.item() for name, loss in loss_dict.items()}
-        per_process = comm.gather({**own, "data_time": data_time})
+        own_losses = {name: loss.item() for name, loss in loss_dict.items()}
+        per_process = comm.gather({**own_losses, "data_time": data_time})
         if not comm.is_main_process():
             return
-
         slowest = max(metrics.pop("data_time") for metrics in per_process)
         storage.put_scalar("data_time", slowest, cur_iter=self.iter)
         losses = {name: np.mean([metrics[name] for metrics in per_process]) for name in per_process[0]}
         total = sum(losses.values())
         if not np.isfinite(total):
-            raise FloatingPointError(f"The loss is not finite at iteration {self.iter}: {losses}")
+            raise FloatingPointError(f"Loss is not finite at iteration {self.iter}: {losses}")
         storage.put_scalar(f"{prefix}total_loss", total, cur_iter=self.iter)
         if len(losses) > 1:
             storage.put_scalars(cur_iter=self.iter, **losses)
@@ -202,14 +187,14 @@ class SimpleTrainer(TrainerBase):
 
 
 class AMPTrainer(SimpleTrainer):
-    """`SimpleTrainer` with CUDA's automatic mixed precision, in float16 with scaled gradients."""
+    """Train with automatic mixed precision on CUDA (float16 with gradient scaling)."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.grad_scaler = torch.amp.GradScaler("cuda")
 
     def run_step(self) -> None:
-        assert torch.cuda.is_available(), "[AMPTrainer] SOLVER.AMP needs CUDA"
+        assert torch.cuda.is_available(), "[AMPTrainer] CUDA is not available; set SOLVER.AMP.ENABLED False"
         super().run_step()
 
     def _forward(self, data: Any) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""COCO's average precision of boxes and instance masks, in percent."""
+"""COCO's average precision (AP) of boxes and instance masks, in percent."""
 
 import contextlib
 import io
@@ -22,22 +22,22 @@ from detectron2.data.build import table_in_columns
 from detectron2.data.datasets.coco import convert_to_coco_json, read_coco
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager, open_complete
+from detectron2.utils.file_io import PathManager, atomic_write
 from detectron2.utils.logger import create_small_table
 
 from .evaluator import DatasetEvaluator
 
 logger = logging.getLogger(__name__)
 
-_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # the first of COCOeval.stats, in its order
+_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # in the order of COCOeval.stats
 
 
 class COCOEvaluator(DatasetEvaluator):
-    """AP of "bbox" and "segm", or of such `tasks`, by pycocotools (`use_fast_impl` changes nothing).
+    """Compute AP of "bbox" and, if masks are predicted, "segm", or of `tasks`.
 
-    A dataset without a COCO json is written as `output_dir`/{dataset_name}_coco_format.json, or read from there.
-    `output_dir` gets instances_predictions.pth (a list per image, contiguous category ids) and
-    coco_instances_results.json (COCO's result format, the dataset's own ids).
+    Write instances_predictions.pth (a list per image, with contiguous category ids) and coco_instances_results.json
+    (COCO's result format, with the ids of the dataset) to `output_dir`. A dataset without a COCO JSON file is written
+    there as {dataset_name}_coco_format.json, unless that exists. `use_fast_impl` has no effect.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class COCOEvaluator(DatasetEvaluator):
         self._metadata = MetadataCatalog.get(dataset_name)
         if not hasattr(self._metadata, "json_file"):
             if output_dir is None:
-                raise ValueError(f"'{dataset_name}' has no COCO json; give an output_dir, where it can be written")
+                raise ValueError(f"Dataset '{dataset_name}' has no COCO JSON file; pass output_dir to write one")
             json_file = os.path.join(output_dir, f"{dataset_name}_coco_format.json")
             convert_to_coco_json(dataset_name, json_file)
             self._metadata.json_file = json_file
@@ -66,16 +66,16 @@ class COCOEvaluator(DatasetEvaluator):
         self._predictions = []
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Keep the "instances" of each output, masks as RLEs, with the "image_id" of its input."""
+        """Collect the "instances" of each output, with the "image_id" of its input."""
         for image, output in zip(inputs, outputs, strict=True):
             if "instances" in output:
                 instances = instances_to_coco_json(output["instances"].to("cpu"), image["image_id"])
                 self._predictions.append({"image_id": image["image_id"], "instances": instances})
 
     def evaluate(self) -> dict[str, dict[str, float]]:
-        """{"bbox": {"AP", "AP50", "AP75", "APs", "APm", "APl", "AP-<class>", ...}, "segm": ...}, NaN where undefined.
+        """Return {task: {"AP", "AP50", "AP75", "APs", "APm", "APl", "AP-<class>", ...}}.
 
-        Empty in all but the main process, and for a test set without annotations.
+        Undefined metrics are NaN. Other processes return {}, as does a test set without annotations.
         """
         predictions = self._predictions
         if self._distributed:
@@ -88,12 +88,12 @@ class COCOEvaluator(DatasetEvaluator):
         results = self._with_original_ids([r for prediction in predictions for r in prediction["instances"]])
         if self._output_dir:
             PathManager.mkdirs(self._output_dir)
-            with open_complete(os.path.join(self._output_dir, "instances_predictions.pth"), "wb") as f:
+            with atomic_write(os.path.join(self._output_dir, "instances_predictions.pth"), "wb") as f:
                 torch.save(predictions, f)
-            with open_complete(os.path.join(self._output_dir, "coco_instances_results.json"), "w") as f:
+            with atomic_write(os.path.join(self._output_dir, "coco_instances_results.json"), "w") as f:
                 json.dump(results, f)
         if "annotations" not in self._coco.dataset:
-            logger.info("Without annotations there is nothing to evaluate")
+            logger.info("The dataset has no annotations; nothing is evaluated")
             return {}
         tasks = self._tasks or {"bbox"} | {"segm" for result in results if "segmentation" in result}
         return {task: self._evaluate_task(task, results) for task in sorted(tasks)}
@@ -104,14 +104,14 @@ class COCOEvaluator(DatasetEvaluator):
             return results
         original_ids = {contiguous_id: category_id for category_id, contiguous_id in id_map.items()}
         unknown = {result["category_id"] for result in results} - original_ids.keys()
-        assert not unknown, f"Predicted classes {sorted(unknown)}, but the dataset has only {len(id_map)} classes"
+        assert not unknown, f"Predicted classes {sorted(unknown)}: expected 0..{len(id_map) - 1}"
         return [result | {"category_id": original_ids[result["category_id"]]} for result in results]
 
     def _evaluate_task(self, task: str, results: list[dict]) -> dict[str, float]:
         if task not in ("bbox", "segm"):
             raise NotImplementedError(missing(f"the COCO task '{task}'"))
-        if not results:  # which pycocotools cannot take
-            logger.warning("The model found nothing, so there is no AP")
+        if not results:  # not supported by pycocotools
+            logger.warning("No detections, hence no AP")
             return dict.fromkeys(_METRICS, math.nan)
         coco_eval = _run_coco_eval(self._coco, results, task)
         percent = [float(stat * 100) if stat >= 0 else math.nan for stat in coco_eval.stats]
@@ -120,7 +120,7 @@ class COCOEvaluator(DatasetEvaluator):
         classes = self._metadata.get("thing_classes", [])
         if len(classes) <= 1:
             return ap
-        precision = coco_eval.eval["precision"][:, :, :, 0, -1]  # (IoU thresholds, recalls, categories), all areas
+        precision = coco_eval.eval["precision"][:, :, :, 0, -1]  # (IoU thresholds, recalls, categories) for all areas
         per_category = {name: _mean_percent(precision[:, :, i]) for i, name in enumerate(classes)}
         table = table_in_columns(list(per_category.items()), ("category", "AP"), floatfmt=".3f")
         logger.info(f"Per-category {task} AP:\n{table}")
@@ -128,7 +128,7 @@ class COCOEvaluator(DatasetEvaluator):
 
 
 def _run_coco_eval(coco: COCO, results: list[dict], task: str) -> COCOeval:
-    # copies, as pycocotools adds to them; with a box, it would take a mask's size from that
+    # Copies, because pycocotools changes them; without boxes, so that it takes the area of a mask from the mask.
     results = [{key: result[key] for key in result if task == "bbox" or key != "bbox"} for result in results]
     with contextlib.redirect_stdout(io.StringIO()):
         coco_eval = COCOeval(coco, coco.loadRes(results), task)
@@ -141,13 +141,13 @@ def _run_coco_eval(coco: COCO, results: list[dict], task: str) -> COCOeval:
 
 
 def _mean_percent(precision: np.ndarray) -> float:
-    """Over the entries that are defined; COCOeval sets the others to -1."""
+    """Average the defined entries; COCOeval sets the others to -1."""
     defined = precision[precision > -1]
     return float(defined.mean() * 100) if defined.size else math.nan
 
 
 def instances_to_coco_json(instances: Instances, img_id: int) -> list[dict[str, Any]]:
-    """The predictions for one image in COCO's result format."""
+    """Convert the predictions for one image to COCO's result format."""
     xywh = BoxMode.convert(instances.pred_boxes.tensor, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS).tolist()
     columns = (instances.pred_classes.tolist(), xywh, instances.scores.tolist())
     results = [

@@ -1,4 +1,4 @@
-"""Run a model over a data loader and let an evaluator look at what goes in and comes out."""
+"""Run a model on a dataset and compute metrics of its outputs."""
 
 import datetime
 import logging
@@ -17,20 +17,20 @@ logger = logging.getLogger(__name__)
 
 
 class DatasetEvaluator:
-    """Computes figures from one pass over a dataset."""
+    """Base class of evaluators, which compute metrics in one pass over a dataset."""
 
     def reset(self) -> None:
-        """Begin a new pass."""
+        """Prepare for a new pass."""
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Look at a batch: what the model was given, and what it returned."""
+        """Process the inputs and outputs of the model for one batch."""
 
     def evaluate(self) -> dict[str, Any] | None:
-        """{task: {metric: value}}; only the main process needs to return it."""
+        """Return {task: {metric: value}}, at least in the main process."""
 
 
 class DatasetEvaluators(DatasetEvaluator):
-    """Several evaluators over one pass; their results, each of a task of its own, are put together."""
+    """Run several evaluators in one pass and merge their results."""
 
     def __init__(self, evaluators: list[DatasetEvaluator]):
         self._evaluators = evaluators
@@ -44,13 +44,13 @@ class DatasetEvaluators(DatasetEvaluator):
             evaluator.process(inputs, outputs)
 
     def evaluate(self) -> dict[str, Any]:
-        found = [item for evaluator in self._evaluators for item in (evaluator.evaluate() or {}).items()]
-        assert len(dict(found)) == len(found), f"Two evaluators have the same of {[task for task, _ in found]}"
-        return dict(found) if is_main_process() else {}
+        results = [item for evaluator in self._evaluators for item in (evaluator.evaluate() or {}).items()]
+        assert len(dict(results)) == len(results), f"Evaluators return the same task: {[task for task, _ in results]}"
+        return dict(results) if is_main_process() else {}
 
 
 def inference_on_dataset(model: Callable, data_loader: DataLoader, evaluator: DatasetEvaluator | list) -> dict:
-    """Run the model over all batches, in eval mode if it has one, without gradients; return the evaluator's results."""
+    """Run a model in eval mode on all batches; return the evaluator's results."""
     evaluator = DatasetEvaluators(evaluator) if isinstance(evaluator, list) else evaluator
     total = len(data_loader)
     logger.info(f"Running the model on {total} batches")
@@ -61,18 +61,18 @@ def inference_on_dataset(model: Callable, data_loader: DataLoader, evaluator: Da
             evaluator.process(inputs, model(inputs))
             now = time.perf_counter()
             if now - logged > 5:
-                logged, rate = now, (now - start) / done
-                eta = datetime.timedelta(seconds=int(rate * (total - done)))
-                logger.info(f"Inference done {done}/{total}. {rate:.4f} s/iter. ETA={eta}")
+                logged, seconds_per_iter = now, (now - start) / done
+                eta = datetime.timedelta(seconds=int(seconds_per_iter * (total - done)))
+                logger.info(f"Inference done {done}/{total}. {seconds_per_iter:.4f} s/iter. ETA={eta}")
     seconds = time.perf_counter() - start
-    rate = f"{seconds / max(total, 1):.6f} s / iter per device, on {get_world_size()} devices"
-    logger.info(f"Total inference time: {datetime.timedelta(seconds=int(seconds))} ({rate})")
+    duration, rate = datetime.timedelta(seconds=int(seconds)), seconds / max(total, 1)
+    logger.info(f"Total inference time: {duration} ({rate:.6f} s / iter per device, on {get_world_size()} devices)")
     return evaluator.evaluate() or {}
 
 
 @contextmanager
 def inference_context(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode; afterwards, errors included, in the mode that it was in."""
+    """Set a model to eval mode, and back to its former mode at the end."""
     training = model.training
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""What becomes of evaluation results: {task: {metric: value}}."""
+"""Print, verify and flatten evaluation results: {task: {metric: value}}."""
 
 import logging
 import math
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def print_csv_format(results: Mapping[str, Mapping[str, float] | Any]) -> None:
-    """Log the metrics for pasting into a spreadsheet, without those of single categories ("AP-person")."""
+    """Log the metrics, without those of single categories, for a spreadsheet."""
     for task, metrics in results.items():
         if not isinstance(metrics, Mapping):
             logger.info(f"copypaste: {task}={metrics}")
@@ -24,12 +24,12 @@ def print_csv_format(results: Mapping[str, Mapping[str, float] | Any]) -> None:
 
 
 def verify_results(cfg: CfgNode, results: Mapping[str, Mapping[str, float]]) -> bool:
-    """Exit with status 1 if a result is not as TEST.EXPECTED_RESULTS, [[task, metric, value, tolerance], ...], says."""
+    """Exit with status 1 if the results differ from TEST.EXPECTED_RESULTS."""
     expected_results = cfg.TEST.EXPECTED_RESULTS
     for task, metric, expected, tolerance in expected_results:
         actual = results[task].get(metric, math.nan)
         if not abs(actual - expected) <= tolerance:  # NaN fails, too
-            logger.error(f"{task} {metric} is {actual}, expected {expected} +- {tolerance}. All results: {results}")
+            logger.error(f"{task} {metric}: expected {expected} +- {tolerance}, got {actual}. All results: {results}")
             sys.exit(1)
     if expected_results:
         logger.info("The results are as expected")
@@ -37,8 +37,8 @@ def verify_results(cfg: CfgNode, results: Mapping[str, Mapping[str, float]]) -> 
 
 
 def flatten_results_dict(results: Mapping[str, Any]) -> dict[str, Any]:
-    """{"bbox": {"AP": 42.0}} as {"bbox/AP": 42.0}, to any depth."""
-    flat = {}
+    """Flatten {"bbox": {"AP": 42.0}} to {"bbox/AP": 42.0}, at any depth."""
+    flat: dict[str, Any] = {}
     for key, value in results.items():
         if isinstance(value, Mapping):
             flat |= {f"{key}/{inner}": leaf for inner, leaf in flatten_results_dict(value).items()}

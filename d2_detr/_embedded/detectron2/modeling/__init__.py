@@ -1,31 +1,36 @@
-"""Models and backbones are built by the names that they are registered under."""
+"""Registries of models and backbones, and how they are built from a config."""
 
 from abc import ABCMeta, abstractmethod
+from typing import Any
 
 import torch
 from fvcore.common.registry import Registry
 from torch import nn
 
-from detectron2._missing import missing
+from detectron2._missing import missing, missing_attribute
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 
 __all__ = ["BACKBONE_REGISTRY", "META_ARCH_REGISTRY", "Backbone", "build_backbone", "build_model"]
+__getattr__ = missing_attribute(__name__)
 
 META_ARCH_REGISTRY = Registry("META_ARCH")  # callables (cfg) -> nn.Module
 BACKBONE_REGISTRY = Registry("BACKBONE")  # callables (cfg, input_shape: ShapeSpec) -> Backbone
 
 
 class Backbone(nn.Module, metaclass=ABCMeta):
-    """Maps images (B, C, H, W) to feature maps by name, e.g. {"res2": (B, C, H / stride, W / stride)}.
+    """Map images (B, C, H, W) to named feature maps (B, C', H / stride, W / stride).
 
-    A subclass overrides `output_shape`, or sets the attributes that it reads.
+    Subclasses override `output_shape`, or set the attributes `_out_*`.
     """
 
-    size_divisibility = 0  # the sides of its input must be multiples of this; 0: any will do
+    size_divisibility = 0  # height and width of the input must be multiples of it; 0: no restriction
+    _out_features: list[str]
+    _out_feature_channels: dict[str, int]
+    _out_feature_strides: dict[str, int]
 
     @abstractmethod
-    def forward(self) -> dict[str, torch.Tensor]: ...
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]: ...
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         return {
@@ -35,12 +40,12 @@ class Backbone(nn.Module, metaclass=ABCMeta):
 
 
 def build_backbone(cfg: CfgNode, input_shape: ShapeSpec | None = None) -> Backbone:
-    """Build `cfg.MODEL.BACKBONE.NAME`; the input has as many channels as PIXEL_MEAN unless told otherwise."""
+    """Build `cfg.MODEL.BACKBONE.NAME`, by default for the channels of PIXEL_MEAN."""
     name = cfg.MODEL.BACKBONE.NAME
     if name not in BACKBONE_REGISTRY:
-        raise KeyError(missing(f"the backbone {name!r} (it has {list(dict(BACKBONE_REGISTRY))})"))
+        raise KeyError(missing(f"the backbone {name!r} (registered: {list(dict(BACKBONE_REGISTRY))})"))
     backbone = BACKBONE_REGISTRY.get(name)(cfg, input_shape or ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN)))
-    assert isinstance(backbone, Backbone), f"{name} built a {type(backbone)}, not a Backbone"
+    assert isinstance(backbone, Backbone), f"{name}: expected it to build a Backbone, got {type(backbone)}"
     return backbone
 
 
@@ -48,5 +53,5 @@ def build_model(cfg: CfgNode) -> nn.Module:
     """Build `cfg.MODEL.META_ARCHITECTURE` on `cfg.MODEL.DEVICE`, without its weights."""
     name = cfg.MODEL.META_ARCHITECTURE
     if name not in META_ARCH_REGISTRY:
-        raise KeyError(missing(f"the meta-architecture {name!r} (it has {list(dict(META_ARCH_REGISTRY))})"))
+        raise KeyError(missing(f"the meta-architecture {name!r} (registered: {list(dict(META_ARCH_REGISTRY))})"))
     return META_ARCH_REGISTRY.get(name)(cfg).to(torch.device(cfg.MODEL.DEVICE))

@@ -1,19 +1,21 @@
-"""Boxes of one image. Letters: N boxes; coordinates are continuous, in pixels, x in [0, width]."""
+"""Boxes of one image, with continuous coordinates: x in [0, width] pixels."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import TypeVar
 
 import numpy as np
 import torch
 
-from detectron2._missing import missing
+from detectron2._missing import missing, missing_attribute
+
+__getattr__ = missing_attribute(__name__)
 
 Box = TypeVar("Box", list, tuple, np.ndarray, torch.Tensor)
 
 
 class BoxMode(IntEnum):
-    """How four (rotated: five) numbers describe a box."""
+    """Meaning of the four (rotated boxes: five) numbers of a box."""
 
     XYXY_ABS = 0
     XYWH_ABS = 1
@@ -23,11 +25,11 @@ class BoxMode(IntEnum):
 
     @staticmethod
     def convert(box: Box, from_mode: "BoxMode", to_mode: "BoxMode") -> Box:
-        """Convert one box (a list or tuple) or N of them (an array or tensor (N, 4)); the type stays."""
+        """Convert one box (a list or tuple) or boxes (N, 4), an array or tensor."""
         if from_mode == to_mode:
             return box
         if isinstance(box, (list, tuple)):
-            assert len(box) in (4, 5), f"a box has 4 numbers (rotated: 5), got {len(box)}"
+            assert len(box) in (4, 5), f"expected a box of 4 numbers (rotated: 5), got {len(box)}"
             return type(box)(BoxMode.convert(torch.tensor(box), from_mode, to_mode).tolist())
         if isinstance(box, np.ndarray):
             return BoxMode.convert(torch.from_numpy(box), from_mode, to_mode).numpy()
@@ -40,13 +42,13 @@ class BoxMode(IntEnum):
 
 
 class Boxes:
-    """`tensor` (N, 4), float32, xyxy in pixels; indexing and `to` work as on the tensor."""
+    """Boxes as `tensor` (N, 4), float32, xyxy in pixels."""
 
-    def __init__(self, tensor: torch.Tensor):
+    def __init__(self, tensor: torch.Tensor | np.ndarray | Sequence[Sequence[float]]):
         tensor = torch.as_tensor(tensor, dtype=torch.float32)
         if tensor.numel() == 0:
             tensor = tensor.reshape(-1, 4)
-        assert tensor.dim() == 2 and tensor.shape[1] == 4, f"boxes must be (N, 4), got {tuple(tensor.shape)}"
+        assert tensor.dim() == 2 and tensor.shape[1] == 4, f"expected boxes (N, 4), got {tuple(tensor.shape)}"
         self.tensor = tensor
 
     def to(self, device: torch.device | str) -> "Boxes":
@@ -57,22 +59,22 @@ class Boxes:
         return self.tensor.device
 
     def area(self) -> torch.Tensor:
-        """(N,)"""
+        """Return the areas (N,)."""
         return (self.tensor[:, 2:] - self.tensor[:, :2]).prod(dim=1)
 
     def clip(self, box_size: tuple[int, int]) -> None:
-        """Limit the coordinates, in place, to an image of size (height, width)."""
-        assert torch.isfinite(self.tensor).all(), f"boxes to clip must be finite: {self.tensor}"
+        """Clip the boxes, in place, to an image of size (height, width)."""
+        assert torch.isfinite(self.tensor).all(), f"expected finite boxes, got {self.tensor}"
         height, width = box_size
         x, y = self.tensor[:, 0::2].clamp(0, width), self.tensor[:, 1::2].clamp(0, height)
         self.tensor = torch.stack((x, y), dim=2).flatten(1)
 
     def nonempty(self, threshold: float = 0.0) -> torch.Tensor:
-        """(N,) bool, True where both sides are longer than `threshold`."""
+        """Return (N,) bool: whether both sides are longer than `threshold` pixels."""
         return (self.tensor[:, 2:] - self.tensor[:, :2] > threshold).all(dim=1)
 
     def scale(self, scale_x: float, scale_y: float) -> None:
-        """Multiply x and y, in place."""
+        """Scale the coordinates, in place."""
         self.tensor[:, 0::2] *= scale_x
         self.tensor[:, 1::2] *= scale_y
 
@@ -81,7 +83,7 @@ class Boxes:
         return cls(torch.cat([boxes.tensor for boxes in boxes_list]) if boxes_list else torch.empty(0))
 
     def __getitem__(self, item: int | slice | torch.Tensor) -> "Boxes":
-        """An int gives one box, still as (1, 4)."""
+        """Index like the tensor, but an int returns a single box as (1, 4)."""
         return Boxes(self.tensor[item].reshape(-1, 4) if isinstance(item, int) else self.tensor[item])
 
     def __len__(self) -> int:

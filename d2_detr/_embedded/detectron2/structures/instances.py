@@ -1,3 +1,5 @@
+"""Annotated or predicted instances of one image."""
+
 import itertools
 from typing import Any, NoReturn
 
@@ -5,13 +7,12 @@ import torch
 
 
 class Instances:
-    """The objects of one image: fields of equal length, e.g. `gt_boxes` or `scores`, read and set as attributes.
+    """The instances of an image: fields of equal length, read and set as attributes.
 
-    Indexing (an int, a slice, a tensor of indices or bool) applies to all fields. Names with `_` are no fields.
+    `image_size` is (height, width). Names that begin with `_` are ordinary attributes, not fields.
     """
 
     def __init__(self, image_size: tuple[int, int], **kwargs: Any):
-        """`image_size` is (height, width); `kwargs` are fields."""
         self._image_size = image_size
         self._fields: dict[str, Any] = {}
         for name, value in kwargs.items():
@@ -19,7 +20,7 @@ class Instances:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width)"""
+        """Height and width of the image."""
         return self._image_size
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -29,7 +30,7 @@ class Instances:
             self.set(name, value)
 
     def __getattr__(self, name: str) -> Any:
-        fields = self.__dict__.get("_fields", {})  # not there yet while unpickling
+        fields = self.__dict__.get("_fields", {})  # pickle asks before it is set
         if name not in fields:
             raise AttributeError(f"Instances has no field {name!r}; it has {list(fields)}")
         return fields[name]
@@ -49,16 +50,16 @@ class Instances:
         return self._fields[name]
 
     def get_fields(self) -> dict[str, Any]:
-        """The fields themselves, not a copy."""
+        """Return the dict of fields itself, not a copy."""
         return self._fields
 
     def to(self, *args: Any, **kwargs: Any) -> "Instances":
-        """Call `to` on every field that has it."""
+        """Return a copy with all fields that have a `to` moved or cast."""
         moved = {name: v.to(*args, **kwargs) if hasattr(v, "to") else v for name, v in self._fields.items()}
         return Instances(self._image_size, **moved)
 
     def __getitem__(self, item: int | slice | torch.Tensor) -> "Instances":
-        """An int gives Instances of length 1."""
+        """Index all fields; an int returns Instances of length 1."""
         if type(item) is int:
             if not -len(self) <= item < len(self):
                 raise IndexError(f"Index {item} is out of range for {len(self)} instances")
@@ -71,14 +72,14 @@ class Instances:
         raise NotImplementedError("Instances without fields have no length")
 
     def __iter__(self) -> NoReturn:
-        raise NotImplementedError("Instances cannot be iterated; index them, or iterate over a field")
+        raise NotImplementedError("Instances is not iterable; iterate over its fields or over range(len(instances))")
 
     @staticmethod
     def cat(instance_lists: list["Instances"]) -> "Instances":
-        """Join instances of one image that have the same fields: tensors, lists, and types with a `cat`."""
+        """Concatenate instances that have the same image size and fields."""
         first = instance_lists[0]
         sizes = [i.image_size for i in instance_lists]
-        assert all(size == first.image_size for size in sizes), f"Instances.cat got different image sizes: {sizes}"
+        assert all(size == first.image_size for size in sizes), f"image sizes differ: {sizes}"
         fields = {name: _cat_field([i.get(name) for i in instance_lists]) for name in first.get_fields()}
         return Instances(first.image_size, **fields)
 

@@ -1,6 +1,6 @@
-"""Masks of one image, as bitmaps or as polygons. Letters: N instances, H and W of the image, P points."""
+"""Masks of the N instances of an image of H x W pixels, as bitmaps or polygons."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,18 +12,18 @@ from .boxes import Boxes
 
 
 def polygons_to_bitmask(polygons: list[np.ndarray], height: int, width: int) -> np.ndarray:
-    """Draw the union of polygons [x0, y0, x1, y1, ...], in pixels, as a bool mask (height, width)."""
-    if len(polygons) == 0:  # pycocotools cannot merge nothing
+    """Rasterize a union of polygons [x0, y0, x1, y1, ...] to (height, width), bool."""
+    if len(polygons) == 0:  # pycocotools cannot merge an empty list
         return np.zeros((height, width), dtype=bool)
     return mask_util.decode(mask_util.merge(mask_util.frPyObjects(polygons, height, width))).astype(bool)
 
 
 class BitMasks:
-    """`tensor` (N, H, W), bool; indexing and `to` work as on the tensor."""
+    """Masks as `tensor` (N, H, W), bool."""
 
     def __init__(self, tensor: torch.Tensor | np.ndarray):
         tensor = torch.as_tensor(tensor, dtype=torch.bool)
-        assert tensor.dim() == 3, f"bit masks must be (N, H, W), got {tuple(tensor.shape)}"
+        assert tensor.dim() == 3, f"expected masks (N, H, W), got {tuple(tensor.shape)}"
         self.image_size = tensor.shape[1:]
         self.tensor = tensor
 
@@ -44,17 +44,17 @@ class BitMasks:
         return self.tensor.device
 
     def nonempty(self) -> torch.Tensor:
-        """(N,) bool"""
+        """Return (N,) bool: whether a mask has any pixel."""
         return self.tensor.flatten(1).any(dim=1)
 
     def get_bounding_boxes(self) -> Boxes:
-        """The tightest boxes; that of an empty mask is all 0."""
-        boxes, drawn = torch.zeros(len(self), 4), self.nonempty().cpu()
-        boxes[drawn] = masks_to_boxes(self.tensor.cpu()[drawn]) + torch.tensor([0.0, 0, 1, 1])  # whole pixels
+        """Return the tightest boxes around the pixels, (0, 0, 0, 0) for an empty mask."""
+        boxes, nonempty = torch.zeros(len(self), 4), self.nonempty().cpu()
+        boxes[nonempty] = masks_to_boxes(self.tensor.cpu()[nonempty]) + torch.tensor([0.0, 0, 1, 1])  # whole pixels
         return Boxes(boxes)
 
     def __getitem__(self, item: int | slice | torch.Tensor) -> "BitMasks":
-        """An int gives one mask, still as (1, H, W)."""
+        """Index like the tensor, but an int returns a single mask as (1, H, W)."""
         return BitMasks(self.tensor[item][None] if isinstance(item, int) else self.tensor[item])
 
     def __len__(self) -> int:
@@ -68,14 +68,14 @@ class BitMasks:
 
 
 class PolygonMasks:
-    """`polygons[i]`: the polygons whose union is instance i, each float64 [x0, y0, x1, y1, ...] in pixels.
+    """Masks as polygons on the CPU: instance i is the union of `polygons[i]`.
 
-    They always live on the CPU: `to` does nothing.
+    Each polygon is an array [x0, y0, x1, y1, ...], float64, in pixels.
     """
 
-    def __init__(self, polygons: list[list[torch.Tensor | np.ndarray]]):
+    def __init__(self, polygons: Sequence[Sequence[torch.Tensor | np.ndarray]]):
         if not isinstance(polygons, list) or not all(isinstance(instance, list) for instance in polygons):
-            raise ValueError(f"PolygonMasks takes one list of polygons per instance, got {polygons!r:.200}")
+            raise ValueError(f"expected one list of polygons per instance, got {polygons!r:.200}")
         self.polygons = [[_as_polygon(polygon) for polygon in instance] for instance in polygons]
 
     @staticmethod
@@ -90,16 +90,16 @@ class PolygonMasks:
         return torch.device("cpu")
 
     def nonempty(self) -> torch.Tensor:
-        """(N,) bool, True where an instance has a polygon."""
+        """Return (N,) bool: whether an instance has any polygon."""
         return torch.tensor([len(instance) > 0 for instance in self.polygons], dtype=torch.bool)
 
     def get_bounding_boxes(self) -> Boxes:
-        """The tightest boxes; that of an instance without polygons is (inf, inf, 0, 0)."""
+        """Return the tightest boxes, (inf, inf, 0, 0) for an instance without polygons."""
         points = [np.concatenate([[], *instance]).reshape(-1, 2) for instance in self.polygons]
         return Boxes(np.array([[*xy.min(0, initial=np.inf), *xy.max(0, initial=0)] for xy in points]))
 
     def area(self) -> torch.Tensor:
-        """(N,) sums of the polygons' areas; where polygons overlap, the overlap counts twice."""
+        """Return (N,) sums of the polygons' areas, which count overlaps twice."""
         return torch.tensor([sum(_area(p[0::2], p[1::2]) for p in instance) for instance in self.polygons])
 
     def __getitem__(self, item: int | slice | list[int] | torch.Tensor) -> "PolygonMasks":
@@ -122,10 +122,10 @@ class PolygonMasks:
 def _as_polygon(coordinates: torch.Tensor | np.ndarray) -> np.ndarray:
     polygon = np.asarray(coordinates.cpu() if isinstance(coordinates, torch.Tensor) else coordinates, dtype=np.float64)
     if len(polygon) % 2 or len(polygon) < 6:
-        raise ValueError(f"A polygon has at least 3 points, x and y in turn; got {len(polygon)} numbers")
+        raise ValueError(f"expected a polygon [x0, y0, x1, y1, ...] of at least 3 points, got {len(polygon)} numbers")
     return polygon
 
 
 def _area(x: np.ndarray, y: np.ndarray) -> float:
-    """Of the polygon with the points (x, y), by the shoelace formula."""
+    """Return the area of the polygon with vertices (x, y), by the shoelace formula."""
     return 0.5 * abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))

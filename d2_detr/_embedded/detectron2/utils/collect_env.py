@@ -1,3 +1,5 @@
+"""Description of the environment."""
+
 import sys
 
 import fvcore
@@ -11,7 +13,7 @@ import detectron2
 
 
 def collect_env_info() -> str:
-    """The versions and devices that a bug report needs, as a table, and torch's own description of its build."""
+    """Return the versions and devices that a bug report needs."""
     modules = (detectron2, torch, torchvision, np, PIL, fvcore)
     rows = [
         ("sys.platform", sys.platform),

@@ -1,4 +1,4 @@
-"""Training metrics: an EventStorage collects them, writers put them into files and on the terminal."""
+"""Training metrics: a storage that collects them, and their writers."""
 
 import datetime
 import itertools
@@ -20,17 +20,18 @@ _storages: list["EventStorage"] = []
 
 
 def get_event_storage() -> "EventStorage":
-    """The innermost `with EventStorage()` that is active."""
-    assert _storages, "get_event_storage() needs an active `with EventStorage(...)`"
+    """Return the innermost active `with EventStorage()`."""
+    assert _storages, "get_event_storage() must be called within `with EventStorage()`"
     return _storages[-1]
 
 
 def has_event_storage() -> bool:
+    """Return whether a `with EventStorage()` is active."""
     return bool(_storages)
 
 
 class EventStorage:
-    """Keeps the history of every scalar; `iter` is the iteration under which new values are filed."""
+    """Keep the history of every scalar; new values belong to iteration `iter`."""
 
     def __init__(self, start_iter: int = 0):
         self.iter = start_iter
@@ -42,12 +43,12 @@ class EventStorage:
         self.iter += 1
 
     def put_scalar(self, name: str, value: float, smoothing_hint: bool = True, cur_iter: int | None = None) -> None:
-        """Append to the history of `name`; `smoothing_hint` says that writers should show a median, and is constant."""
+        """Append a value; writers show a median of scalars with a `smoothing_hint`."""
         value, cur_iter = float(value), self.iter if cur_iter is None else cur_iter
         self._histories[name].update(value, cur_iter)
         self._latest[name] = value, cur_iter
         hint = self._smoothing_hints.setdefault(name, smoothing_hint)
-        assert hint == smoothing_hint, f"Scalar {name} was put with {smoothing_hint=} after {hint}"
+        assert hint == smoothing_hint, f"Scalar {name!r}: {smoothing_hint=}, but it was {hint} before"
 
     def put_scalars(self, *, smoothing_hint: bool = True, cur_iter: int | None = None, **kwargs: float) -> None:
         for name, value in kwargs.items():
@@ -55,18 +56,18 @@ class EventStorage:
 
     def history(self, name: str) -> HistoryBuffer:
         if name not in self._histories:
-            raise KeyError(f"No history of metric {name!r}; there is {sorted(self._histories)}")
+            raise KeyError(f"Scalar {name!r} has no history; stored are {sorted(self._histories)}")
         return self._histories[name]
 
     def histories(self) -> dict[str, HistoryBuffer]:
         return self._histories
 
     def latest(self) -> dict[str, tuple[float, int]]:
-        """{name: (last value, its iteration)}"""
+        """Return {name: (last value, its iteration)}."""
         return self._latest
 
     def latest_with_smoothing_hint(self, window_size: int = 20) -> dict[str, tuple[float, int]]:
-        """Like `latest`, with the median of the last `window_size` iterations where smoothing was asked for."""
+        """Return `latest`, with the median of scalars with a smoothing hint."""
         return {
             name: (self._median(name, window_size) if self._smoothing_hints[name] else value, iteration)
             for name, (value, iteration) in self._latest.items()
@@ -76,7 +77,7 @@ class EventStorage:
         return self._histories[name].median(self.count_samples(name, window_size))
 
     def count_samples(self, name: str, window_size: int = 20) -> int:
-        """Number of values of `name` that fall into its last `window_size` iterations."""
+        """Count the values in the `window_size` iterations up to the last value."""
         newest_first = [iteration for _, iteration in reversed(self._histories[name].values())]
         return sum(1 for _ in itertools.takewhile(lambda i: i > newest_first[0] - window_size, newest_first))
 
@@ -85,45 +86,44 @@ class EventStorage:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        assert _storages[-1] is self, "EventStorage contexts must be left in reverse order"
+        assert _storages[-1] is self, "EventStorage contexts must be exited in reverse order"
         _storages.pop()
 
 
 class EventWriter:
-    """Takes what it wants from the current EventStorage at each `write`."""
+    """Base class of writers, which read the current EventStorage."""
 
     def write(self) -> None:
+        """Write the scalars of interest."""
         raise NotImplementedError
 
     def close(self) -> None:
-        pass
+        """Release files."""
 
 
 class _ScalarWriter(EventWriter):
     _last_write = -1
+    _window_size: int
 
-    def __init__(self, window_size: int):
-        self._window_size = window_size
-
-    def _news(self) -> dict[int, dict[str, float]]:
-        """{iteration: {name: smoothed value}} of what the storage has got since the last call."""
-        news: dict[int, dict[str, float]] = defaultdict(dict)
+    def _new_scalars(self) -> dict[int, dict[str, float]]:
+        """Return {iteration: {name: value}} of the scalars stored since the last call."""
+        scalars: dict[int, dict[str, float]] = defaultdict(dict)
         for name, (value, iteration) in get_event_storage().latest_with_smoothing_hint(self._window_size).items():
             if iteration > self._last_write:
-                news[iteration][name] = value
-        self._last_write = max(news, default=self._last_write)
-        return news
+                scalars[iteration][name] = value
+        self._last_write = max(scalars, default=self._last_write)
+        return scalars
 
 
 class JSONWriter(_ScalarWriter):
-    """Append one JSON object per iteration, keys sorted, to a file (`metrics.json` in DefaultTrainer)."""
+    """Append a JSON object with sorted keys per iteration to a file."""
 
     def __init__(self, json_file: str, window_size: int = 20):
-        super().__init__(window_size)
+        self._window_size = window_size
         self._file = PathManager.open(json_file, "a")
 
     def write(self) -> None:
-        for iteration, scalars in self._news().items():
+        for iteration, scalars in self._new_scalars().items():
             self._file.write(json.dumps({**scalars, "iteration": iteration}, sort_keys=True) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -133,20 +133,20 @@ class JSONWriter(_ScalarWriter):
 
 
 class TensorboardXWriter(_ScalarWriter):
-    """Write scalars for TensorBoard; `kwargs` go to its SummaryWriter."""
+    """Write scalars for TensorBoard; `kwargs` are passed on to its SummaryWriter."""
 
     def __init__(self, log_dir: str, window_size: int = 20, **kwargs: Any):
-        super().__init__(window_size)
+        self._window_size = window_size
         self._writer_args = {"log_dir": log_dir, **kwargs}
 
-    @cached_property  # no file before there is something to write
-    def _writer(self):
+    @cached_property  # creates its file only when there is something to write
+    def _writer(self) -> Any:
         from torch.utils.tensorboard import SummaryWriter
 
         return SummaryWriter(**self._writer_args)
 
     def write(self) -> None:
-        for iteration, scalars in self._news().items():
+        for iteration, scalars in self._new_scalars().items():
             for name, value in scalars.items():
                 self._writer.add_scalar(name, value, iteration)
 
@@ -156,7 +156,7 @@ class TensorboardXWriter(_ScalarWriter):
 
 
 class CommonMetricPrinter(EventWriter):
-    """Log the progress on one line: ETA (if `max_iter` is known), losses, times, learning rate, GPU memory."""
+    """Log the ETA (given `max_iter`), losses, times, learning rate and GPU memory."""
 
     def __init__(self, max_iter: int | None = None, window_size: int = 20):
         self.logger = logger
@@ -166,7 +166,7 @@ class CommonMetricPrinter(EventWriter):
 
     def write(self) -> None:
         storage = get_event_storage()
-        if storage.iter == self._max_iter:  # after the end only other writers have news
+        if storage.iter == self._max_iter:  # the last line has been logged
             return
         histories = storage.histories()
         iter_time, data_time, lr = (histories.get(name) for name in ("time", "data_time", "lr"))
@@ -184,7 +184,7 @@ class CommonMetricPrinter(EventWriter):
         self.logger.info(f" {eta}iter: {storage.iter}  {losses}  {metrics}  {times} lr: {rate}  {memory}")
 
     def _eta_seconds(self, storage: EventStorage) -> float | None:
-        """From the `time` of the iterations; if nobody measures it, from the time since the last call."""
+        """Estimate from the scalar `time` or, without it, the time since the last call."""
         if self._max_iter is None:
             return None
         remaining = self._max_iter - storage.iter - 1

@@ -1,4 +1,4 @@
-"""COCO's json format, to and from dataset dicts."""
+"""Read and write COCO's JSON format as dataset dicts."""
 
 import contextlib
 import datetime
@@ -14,7 +14,7 @@ from iopath.common.file_io import file_lock
 from pycocotools.coco import COCO
 
 from detectron2.structures import Boxes, BoxMode, PolygonMasks
-from detectron2.utils.file_io import PathManager, open_complete
+from detectron2.utils.file_io import PathManager, atomic_write
 
 from ..catalog import DatasetCatalog, MetadataCatalog
 
@@ -26,63 +26,54 @@ Path = str | os.PathLike
 
 
 def register_coco_instances(name: str, metadata: dict[str, Any], json_file: Path, image_root: Path) -> None:
-    """Register a COCO json as dataset `name`; `metadata` are those that the json does not tell, often {}."""
+    """Register a COCO JSON file as a dataset, with further metadata (often {})."""
     DatasetCatalog.register(name, lambda: load_coco_json(json_file, image_root, name))
     MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root, evaluator_type="coco", **metadata)
 
 
 def load_coco_json(json_file: Path, image_root: Path, dataset_name: str | None = None) -> list[dict[str, Any]]:
-    """The images of a COCO json as dataset dicts, by ascending id.
+    """Read a COCO JSON file; return a dataset dict per image, by ascending id.
 
-    With a `dataset_name` the category ids become 0..K-1, in their order, and that dataset's metadata get
-    `thing_classes` and `thing_dataset_id_to_contiguous_id`; without one the ids stay.
+    With `dataset_name` the category ids are mapped to 0..K-1 in ascending order, and `thing_classes` and
+    `thing_dataset_id_to_contiguous_id` are set in the metadata of that dataset; without it the ids are kept.
     """
     coco = read_coco(json_file)
-    id_map = {i: i for i in coco.cats} if dataset_name is None else _set_categories(coco, dataset_name)
+    id_map = {category_id: i for i, category_id in enumerate(sorted(coco.cats))}
+    if dataset_name is None:
+        id_map = {category_id: category_id for category_id in id_map}
+    else:
+        classes = [coco.cats[category_id]["name"] for category_id in id_map]
+        MetadataCatalog.get(dataset_name).set(thing_classes=classes, thing_dataset_id_to_contiguous_id=id_map)
     ids = [ann["id"] for ann in coco.dataset.get("annotations", [])]
-    assert len(set(ids)) == len(ids), f"{json_file} gives two annotations the same id"
-    dataset_dicts, flat = [], 0
+    assert len(set(ids)) == len(ids), f"{json_file}: two annotations have the same id"
+    dataset_dicts, num_dropped = [], 0
     for image_id, image in sorted(coco.imgs.items()):
         annotations = [_load_annotation(ann, id_map) for ann in coco.imgToAnns[image_id]]
-        flat += annotations.count(None)
-        dataset_dicts.append(
-            {
-                "file_name": os.path.join(image_root, image["file_name"]),
-                "height": image["height"],
-                "width": image["width"],
-                "image_id": image_id,
-                "annotations": [ann for ann in annotations if ann is not None],
-            }
-        )
+        num_dropped += annotations.count(None)
+        record = {"file_name": os.path.join(image_root, image["file_name"]), "image_id": image_id}
+        record |= {"height": image["height"], "width": image["width"]}
+        dataset_dicts.append(record | {"annotations": [ann for ann in annotations if ann is not None]})
     logger.info(f"Loaded {len(dataset_dicts)} images in COCO format from {json_file}")
-    if flat:
-        logger.warning(f"Left out {flat} annotations of {json_file}: none of their polygons has three points")
+    if num_dropped:
+        logger.warning(f"{json_file}: dropped {num_dropped} annotations, none of whose polygons has three points")
     return dataset_dicts
 
 
 def read_coco(json_file: Path) -> COCO:
-    """The json as pycocotools indexes it, without what that prints."""
+    """Index a JSON file with pycocotools, without its output."""
     with contextlib.redirect_stdout(io.StringIO()):
         return COCO(PathManager.get_local_path(os.fspath(json_file)))
 
 
-def _set_categories(coco: COCO, dataset_name: str) -> dict[int, int]:
-    ids = sorted(coco.cats)
-    id_map = {category_id: i for i, category_id in enumerate(ids)}
-    classes = [coco.cats[category_id]["name"] for category_id in ids]
-    MetadataCatalog.get(dataset_name).set(thing_classes=classes, thing_dataset_id_to_contiguous_id=id_map)
-    return id_map
-
-
 def _load_annotation(ann: dict[str, Any], id_map: dict[int, int]) -> dict[str, Any] | None:
-    """As it stands in a dataset dict; None if it has polygons, but none with three points."""
-    assert not ann.get("ignore", 0), f"Annotation {ann['id']} has 'ignore', which COCO's format does not know"
-    obj = {key: ann[key] for key in ("iscrowd", "bbox") if key in ann} | {"bbox_mode": BoxMode.XYWH_ABS}
-    if len(obj.get("bbox", "-")) == 0:
-        raise ValueError(f"Annotation {ann['id']} of image {ann['image_id']} has an empty 'bbox'")
+    """Convert an annotation; None if all of its polygons have too few points."""
+    assert not ann.get("ignore", 0), f"Annotation {ann['id']}: 'ignore' is not part of the COCO format; remove it"
+    if "bbox" in ann and len(ann["bbox"]) == 0:
+        raise ValueError(f"Annotation {ann['id']} of image {ann['image_id']}: 'bbox' is empty")
     if ann["category_id"] not in id_map:
-        raise KeyError(f"Annotation {ann['id']} has category_id {ann['category_id']}, which 'categories' lacks")
-    obj["category_id"] = id_map[ann["category_id"]]
+        raise KeyError(f"Annotation {ann['id']}: category_id {ann['category_id']} is not one of the 'categories'")
+    obj: dict[str, Any] = {key: ann[key] for key in ("iscrowd", "bbox") if key in ann}
+    obj |= {"bbox_mode": BoxMode.XYWH_ABS, "category_id": id_map[ann["category_id"]]}
     if segm := ann.get("segmentation"):
         if isinstance(segm, list):
             segm = [polygon for polygon in segm if len(polygon) >= 6 and len(polygon) % 2 == 0]
@@ -95,24 +86,25 @@ def _load_annotation(ann: dict[str, Any], id_map: dict[int, int]) -> dict[str, A
 
 
 def convert_to_coco_json(dataset_name: str, output_file: str) -> None:
-    """Write a registered dataset as a COCO json, once for all processes; an existing file stays as it is."""
+    """Write a dataset as a COCO JSON file, in one process, unless the file exists."""
     PathManager.mkdirs(os.path.dirname(output_file))
     with file_lock(output_file):
         if PathManager.exists(output_file):
-            logger.warning(f"Using '{output_file}' as it is; delete it if the dataset has changed")
+            logger.warning(f"Using the existing file '{output_file}'; delete it if the dataset has changed")
             return
         logger.info(f"Writing the dataset '{dataset_name}' in COCO format to '{output_file}'")
-        with open_complete(output_file, "w") as f:
+        with atomic_write(output_file, "w") as f:
             json.dump(convert_to_coco_dict(dataset_name), f)
 
 
 def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
-    """A registered dataset, with `thing_classes` in its metadata, as the content of a COCO json."""
+    """Return a dataset, whose metadata has `thing_classes`, in COCO format."""
     metadata = MetadataCatalog.get(dataset_name)
     classes = list(enumerate(metadata.thing_classes))
     id_map = metadata.get("thing_dataset_id_to_contiguous_id", {i: i for i, _ in classes})
     category_ids = {contiguous_id: category_id for category_id, contiguous_id in id_map.items()}
-    images, annotations = [], []
+    images = []
+    annotations: list[dict] = []
     for i, image in enumerate(DatasetCatalog.get(dataset_name)):
         image_id = image.get("image_id", i)
         size = {"width": int(image["width"]), "height": int(image["height"])}
@@ -121,7 +113,7 @@ def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
             ids = {"id": len(annotations) + 1, "image_id": image_id, "category_id": category_ids[ann["category_id"]]}
             annotations.append(ids | _to_coco_annotation(ann))
     return {
-        "info": {"date_created": str(datetime.datetime.now()), "description": f"Made of dataset '{dataset_name}'"},
+        "info": {"date_created": str(datetime.datetime.now()), "description": f"Dataset '{dataset_name}'"},
         "images": images,
         "categories": [{"id": category_ids[i], "name": name} for i, name in classes],
         "licenses": None,
@@ -129,7 +121,7 @@ def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
 
 
 def _to_coco_annotation(ann: dict[str, Any]) -> dict[str, Any]:
-    """All but the ids; the area is that of the segmentation, or of the box if there is none."""
+    """Convert all but the ids; the area is that of the segmentation, if any."""
     xyxy, xywh = (
         [float(x) for x in BoxMode.convert(list(ann["bbox"]), ann["bbox_mode"], mode)]
         for mode in (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)

@@ -1,4 +1,4 @@
-"""Samplers that divide a stream of indices among the ranks; `ToIterableDataset` divides it among dataloader workers."""
+"""Samplers that divide indices among the ranks."""
 
 import itertools
 from collections.abc import Iterator
@@ -6,23 +6,25 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Sampler
 
+from detectron2._missing import missing_attribute
 from detectron2.utils import comm
 
 __all__ = ["InferenceSampler", "TrainingSampler"]
+__getattr__ = missing_attribute(__name__)
 
 
 class TrainingSampler(Sampler):
-    """`range(size)` without end, with `shuffle` in ever new orders.
+    """Endless permutations of `range(size)` or, without `shuffle`, that range itself.
 
-    By its seed the stream is the same everywhere: rank r of W takes every W-th index from the r-th on.
+    All ranks generate the same indices, from the same seed; rank r of W takes every W-th, starting with the r-th.
     """
 
     def __init__(self, size: int, shuffle: bool = True, seed: int | None = None):
         if size <= 0:
-            raise ValueError(f"TrainingSampler needs a positive size, got {size}")
+            raise ValueError(f"TrainingSampler: size must be positive, got {size}")
         self._size, self._shuffle = size, shuffle
         self._seed = comm.shared_random_seed() if seed is None else int(seed)
-        self._rank, self._world_size = comm.get_rank(), comm.get_world_size()  # a dataloader worker cannot ask
+        self._rank, self._world_size = comm.get_rank(), comm.get_world_size()  # unknown in dataloader workers
 
     def __iter__(self) -> Iterator[int]:
         return itertools.islice(self._infinite_indices(), self._rank, None, self._world_size)
@@ -35,13 +37,10 @@ class TrainingSampler(Sampler):
 
 
 class InferenceSampler(Sampler):
-    """Every index once over all ranks, in contiguous shares whose sizes differ by one at most."""
+    """Divide `range(size)` into a contiguous range per rank, as evenly as possible."""
 
     def __init__(self, size: int):
-        share, rest = divmod(size, comm.get_world_size())
-        rank = comm.get_rank()
-        begin = rank * share + min(rank, rest)
-        self._local_indices = range(begin, begin + share + (rank < rest))
+        self._local_indices = torch.arange(size).tensor_split(comm.get_world_size())[comm.get_rank()].tolist()
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._local_indices)

@@ -1,0 +1,116 @@
+"""The sections of COCO's instance and panoptic files: categories and images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from d2_detr.data.images import image_size
+from d2_detr.utils.errors import InputError
+
+SECTIONS = ("images", "annotations", "categories")
+MAX_NUMBER = 1e9  # larger than any coordinate in pixels; JSON integers may be too large for a float
+
+Entry = dict[str, Any]
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Return whether a JSON value is a number from -1e9 to 1e9, and not NaN."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
+
+
+def is_box(value: object) -> TypeGuard[list[float]]:
+    """Return whether a JSON value is a list of four numbers."""
+    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+
+
+def parse_id(value: object) -> int | str | None:
+    """Return an id as an integer if possible, or as text; None if it is neither."""
+    if (isinstance(value, float) and value.is_integer()) or (isinstance(value, str) and value.isdecimal()):
+        return int(value)
+    return value if isinstance(value, int | str) and not isinstance(value, bool) and value != "" else None
+
+
+def parse_sections(path: Path, content: object) -> dict[str, list[Entry]]:
+    """Return COCO's sections in the content of a file.
+
+    Args:
+        path: the file, for messages.
+
+    Raises:
+        InputError: a section is missing or not a list of objects, or there are no images or categories.
+    """
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, not COCO's format with {', '.join(SECTIONS)}")
+    for section in SECTIONS:
+        if not isinstance(content.get(section), list):
+            keys = ", ".join(map(str, list(content)[:5])) or "none"
+            raise InputError(f"{path}: no list {section!r}, so not COCO's format; its keys are {keys}")
+        for i, entry in enumerate(content[section]):
+            if not isinstance(entry, dict):
+                raise InputError(f"{path}: {section}[{i}] is of type {type(entry).__name__}, expected an object")
+    if empty := [section for section in ("images", "categories") if not content[section]]:
+        raise InputError(f"{path}: the list {empty[0]!r} is empty")
+    return content
+
+
+def parse_categories(path: Path, entries: Sequence[Entry]) -> dict[int, str]:
+    """Return category names by id, in the order of the ids.
+
+    Args:
+        path: the file, for messages.
+        entries: the section "categories".
+
+    Raises:
+        InputError: an id or a name is missing or not unique.
+    """
+    categories: dict[int, str] = {}
+    for i, entry in enumerate(entries):
+        category_id = parse_id(entry.get("id"))
+        if not isinstance(category_id, int):
+            raise InputError(f"{path}: categories[{i}]: id {entry.get('id')!r}, expected a number")
+        if category_id in categories:
+            raise InputError(f"{path}: categories[{i}]: duplicate id {category_id}; give each category its own")
+        if not isinstance(entry.get("name"), str):
+            raise InputError(f"{path}: categories[{i}] (id {category_id}): no `name`")
+        categories[category_id] = entry["name"]
+    name, count = Counter(categories.values()).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{path}: two categories are named {name!r}; merge them or rename one")
+    return dict(sorted(categories.items()))
+
+
+def parse_images(path: Path, entries: Sequence[Entry], image_root: Path | None = None) -> list[Entry]:
+    """Return the images with parsed `id`, and with `width` and `height` in pixels.
+
+    Args:
+        path: the file, for messages.
+        entries: the section "images".
+        image_root: folder of the images; sizes that the entries lack are read from there.
+
+    Raises:
+        FileNotFoundError: an image whose size is needed does not exist.
+        InputError: an id, a file name or a size is missing or invalid, or an id is not unique.
+    """
+    images, seen = [], set()
+    for i, entry in enumerate(entries):
+        image_id, file_name = parse_id(entry.get("id")), entry.get("file_name")
+        if image_id is None:
+            raise InputError(f"{path}: images[{i}]: id is {entry.get('id')!r}, expected a number or text")
+        if not isinstance(file_name, str):
+            raise InputError(f"{path}: images[{i}] (id {image_id}): file_name is {file_name!r}, expected text")
+        if image_id in seen:
+            raise InputError(f"{path}: images[{i}] ({file_name}): duplicate id {image_id}; give each image its own")
+        seen.add(image_id)
+        size_wh = entry.get("width"), entry.get("height")
+        if image_root and None in size_wh:
+            size_wh = image_size(image_root / file_name)
+        width, height = (int(side) if is_number(side) else parse_id(side) for side in size_wh)
+        if not (isinstance(width, int) and isinstance(height, int) and min(width, height) > 0):
+            raise InputError(
+                f"{path}: images[{i}] ({file_name}): width {size_wh[0]!r}, height {size_wh[1]!r}; expected pixels"
+            )
+        images.append(entry | {"id": image_id, "width": width, "height": height})
+    return images

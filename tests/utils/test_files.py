@@ -1,0 +1,120 @@
+"""Reading of JSON files with clear errors, and atomic writes."""
+
+import json
+import os
+
+import pytest
+
+from d2_detr.utils.errors import InputError
+from d2_detr.utils.files import atomic_write, read_json, write_json
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "folder" / "file.json"
+
+
+@pytest.fixture
+def old(path):
+    path.parent.mkdir()
+    path.write_text("old")
+    return path
+
+
+@pytest.fixture
+def umask():
+    """Set the umask of this process, and restore it."""
+    previous = os.umask(0)
+    os.umask(previous)
+    yield os.umask
+    os.umask(previous)
+
+
+def test_json_round_trip(path):
+    value = {"boxes": [[1.5, -2.0]], "name": "Ballon é", "none": None}
+    write_json(value, path)
+    assert read_json(path) == value and read_json(str(path)) == value
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"images": [1, 2', r"line 1 column 17"),
+        (b"[1]\n]", r"line 2 column 1"),
+        (b"", r"line 1 column 1"),
+        (b'"\xe9"', "utf-8"),
+    ],
+    ids=["truncated", "too_long", "empty", "not_utf8"],
+)
+def test_broken_json_is_an_error_with_its_position(old, content, reason):
+    old.write_bytes(content)
+    with pytest.raises(InputError, match=reason) as error:
+        read_json(old)
+    assert str(old) in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        read_json(tmp_path / "missing.json")
+    assert str(error.value) == f"{tmp_path}/missing.json: no such file"
+
+
+def test_reading_a_folder_is_an_error(tmp_path):
+    with pytest.raises(InputError) as error:
+        read_json(tmp_path)
+    assert str(error.value) == f"{tmp_path}: a folder, expected a JSON file with annotations"
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_folder_is_never_overwritten(tmp_path, overwrite):
+    with pytest.raises(InputError, match="a folder, expected the name of a file to write"):
+        write_json([], tmp_path, overwrite=overwrite)
+
+
+def test_a_file_is_replaced_when_the_block_ends(old):
+    with atomic_write(old) as temporary:
+        temporary.write_text("new")
+        assert old.read_text() == "old"
+    assert old.read_text() == "new" and list(old.parent.iterdir()) == [old]
+
+
+def test_exception_keeps_only_the_old_file(old):
+    with pytest.raises(KeyboardInterrupt), atomic_write(old) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert old.read_text() == "old" and list(old.parent.iterdir()) == [old]
+
+
+def test_unserializable_value_keeps_the_old_file(old):
+    with pytest.raises(TypeError):
+        write_json({"set": {1}}, old)
+    assert old.read_text() == "old" and list(old.parent.iterdir()) == [old]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)], ids=oct)
+def test_a_new_file_has_the_permissions_of_the_umask(path, umask, mask, mode):
+    umask(mask)
+    write_json([], path)
+    assert path.stat().st_mode & 0o777 == mode and json.loads(path.read_text()) == []
+
+
+def test_a_replaced_file_keeps_its_permissions(old):
+    old.chmod(0o640)
+    write_json([], old)
+    assert old.stat().st_mode & 0o777 == 0o640
+
+
+def test_writing_to_a_symbolic_link_replaces_its_target(old, tmp_path):
+    link = tmp_path / "link.json"
+    link.symlink_to(old)
+    write_json([1], link)
+    assert link.is_symlink() and read_json(old) == [1]
+
+
+def test_other_content_is_overwritten_only_if_allowed(old):
+    with pytest.raises(InputError, match=r"file\.json exists with other content; remove it first"):
+        write_json([1], old, overwrite=False)
+    assert old.read_text() == "old"
+    write_json([1], old)
+    write_json([1], old, overwrite=False)
+    assert read_json(old) == [1]
