@@ -3,8 +3,8 @@
 d2_detr split annotations.json --images photos --output path/to/coco
 d2_detr finetune --data path/to/coco
 
-Both parts get their share of every class, and of images without objects. Images are linked rather than copied where the
-file system allows it. Augmented copies that Roboflow made of one photograph stay in one part. If several photographs
+Both splits get their share of every class, and of images without objects. Images are linked rather than copied if the
+file system allows it. Augmented copies that Roboflow made of one photograph stay in one split. If several photographs
 show the same scene, split them by hand.
 """
 
@@ -45,9 +45,9 @@ def main() -> None:
         raise InputError(f"{images}: no such folder; --images gives the folder of the images")
     content = without_roboflow_root(read_json(args.annotations))
     coco = parse_coco(content, images, source=args.annotations, strict=args.strict)
-    parts = write_split(coco, images, args.output, val_share=args.val_share, seed=args.seed)
-    objects = [Counter(annotation["category_id"] for annotation in part.annotations) for part in parts.values()]
+    splits = write_split(coco, images, args.output, val_share=args.val_share, seed=args.seed)
+    objects = [Counter(annotation["category_id"] for annotation in split.annotations) for split in splits.values()]
     rows = [[name, *(count[category_id] for count in objects)] for category_id, name in coco.categories.items()]
-    rows.append(["images", *(len(part.images) for part in parts.values())])
-    print(tabulate(rows, ["objects", *parts]))
+    rows.append(["images", *(len(split.images) for split in splits.values())])
+    print(tabulate(rows, ["objects", *splits]))
     print(f"written to {args.output}; to train: {command('finetune', '--data', args.output)}")

@@ -4,7 +4,7 @@ A custom dataset is a folder with the images and annotations of training and val
 
     path/to/coco/annotations/custom_train.json  annotations/custom_val.json  train2017/  val2017/
 
-Convert both parts, with the same --classes; the first one with
+Convert both splits, with the same --classes; the first one with
 
 d2_detr via-to-coco train.json --images path/to/coco/train2017 \
         --output path/to/coco/annotations/custom_train.json --class-attribute kind --classes cat,dog

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
@@ -58,10 +59,10 @@ def merge_options(cfg: CfgNode, opts: Sequence[object]) -> None:
         InputError: a key that does not exist, a value of the wrong type, or a key without a value.
     """
     try:
-        values = {str(key): yaml.safe_load(str(value)) for key, value in zip(opts[::2], opts[1::2], strict=False)}
+        values = {str(key): _decode(value) for key, value in zip(opts[::2], opts[1::2], strict=False)}
         with _any_numbers(cfg, values):
             cfg.merge_from_list(list(opts))
-    except (KeyError, ValueError, yaml.YAMLError) as error:
+    except (KeyError, ValueError) as error:
         raise InputError(f"options {' '.join(map(str, opts))}: {error.args[0]}") from error
     except AssertionError as error:
         raise InputError(f"options {' '.join(map(str, opts))}: {error}; options are KEY VALUE pairs") from error
@@ -85,16 +86,25 @@ def _any_numbers(cfg: CfgNode, values: Mapping[str, object]) -> Iterator[None]:
     """
     whole = []
     for key, value in values.items():
-        node, _, name = key.rpartition(".")
-        parent = reduce(lambda found, part: found.get(part, {}), node.split("."), cfg) if node else cfg
-        if type(value) in (int, float) and key in EPOCHS:
-            parent[name] = value
-        elif type(value) is int and isinstance(parent.get(name), float):
-            parent[name] = value
-            whole.append((parent, name))
+        *path, name = key.split(".")
+        node: Any = reduce(lambda found, part: found.get(part) if isinstance(found, Mapping) else None, path, cfg)
+        current = node.get(name) if isinstance(node, Mapping) else None
+        if key in EPOCHS and type(value) in (int, float):
+            node[name] = value
+        elif type(value) is int and isinstance(current, float):
+            node[name] = value
+            whole.append((node, name))
     yield
-    for parent, name in whole:
-        parent[name] = float(parent[name])
+    for node, name in whole:
+        node[name] = float(node[name])
+
+
+def _decode(value: object) -> object:
+    """Return the value of an option as yacs decodes it: a Python literal, or else the text."""
+    try:
+        return ast.literal_eval(value) if isinstance(value, str) else value
+    except (ValueError, SyntaxError):
+        return value
 
 
 def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, object]:

@@ -43,7 +43,7 @@ def resolve_config(cfg: CfgNode, datasets: Datasets) -> CfgNode:
     if datasets.train and not cfg.MODEL.DETR.STUFF_CLASSES:
         cfg.MODEL.DETR.STUFF_CLASSES = datasets.train[0].stuff_classes
     if float(cfg.SOLVER.MAX_EPOCHS).is_integer():
-        cfg.SOLVER.MAX_EPOCHS = int(cfg.SOLVER.MAX_EPOCHS)  # as a config that does not know of fractions expects it
+        cfg.SOLVER.MAX_EPOCHS = int(cfg.SOLVER.MAX_EPOCHS)  # which also Detectron2's own merge accepts for 0
     if datasets.train:
         cfg.SOLVER.MAX_ITER = resolve_schedule(cfg, len(datasets.train_records)).max_iter
     return cfg

@@ -1,4 +1,4 @@
-"""One process per GPU (or, on the CPU, as many as are asked for), on one machine or several."""
+"""The processes of a run: one per GPU, or any number on the CPU, on one machine or several."""
 
 from __future__ import annotations
 

@@ -67,7 +67,8 @@ class CommandParser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> argparse.Namespace:
         """Parse; an unknown option is reported before a missing one, which it usually misspells."""
-        args = list(args) if args is not None else sys.argv[2:] if sys.argv[1:2] == [self._command] else sys.argv[1:]
+        if args is None:  # sys.argv keeps the name of the command, for the log
+            args = sys.argv[2:] if sys.argv[1:2] == [self._command] else sys.argv[1:]
         for name in (arg.partition("=")[0] for arg in args if re.match(r"--\w|-[a-zA-Z]$", arg)):
             if name not in self._option_string_actions:
                 self.error(self._unknown_option(name))

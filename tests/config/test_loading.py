@@ -15,8 +15,9 @@ from d2_detr.utils.errors import InputError
         (["MODEL.DETR.NUM_CLASES", "3"], "NUM_CLASES"),
         (["MODEL.WEIGHTS"], "pairs"),
         (["SOLVER.MAX_ITER", "many"], "many"),
+        (["MODEL.WEIGHTS.FILE", "1"], "MODEL.WEIGHTS.FILE"),
     ],
-    ids=["misspelt_key", "value_missing", "wrong_type"],
+    ids=["misspelt_key", "value_missing", "wrong_type", "value_for_section"],
 )
 def test_wrong_options_are_refused_by_name(opts, message):
     with pytest.raises(InputError, match=message):
@@ -86,3 +87,8 @@ def test_missing_gpu_changes_only_a_device_from_a_file(tmp_path, monkeypatch):
     (tmp_path / "config.yaml").write_text("MODEL:\n  DEVICE: cuda:1\n")
     assert load_config(tmp_path / "config.yaml").MODEL.DEVICE == "cpu"
     assert load_config("", ["MODEL.DEVICE", "cuda"]).MODEL.DEVICE == "cuda"
+
+
+@pytest.mark.parametrize("name", ["@run", "*", "it's", "a: b", "[1"])
+def test_text_need_not_be_yaml_or_python(name):
+    assert name == load_config("", ["OUTPUT_DIR", name]).OUTPUT_DIR

@@ -10,6 +10,7 @@ from pathlib import Path
 from d2_detr.data.formats.roboflow import original_image_name
 from d2_detr.data.validation.statistics import MIN_SIDE, DatasetStats
 from d2_detr.structures.label_map import LabelMap
+from d2_detr.utils.command_line import command
 
 
 def box_warnings(label_map: LabelMap, train: DatasetStats, val: DatasetStats, num_queries: int) -> Iterator[str]:
@@ -46,7 +47,7 @@ def file_warnings(train: DatasetStats, val: DatasetStats) -> Iterator[str]:
     if copies := _same_original(train.objects_per_image, val.objects_per_image):
         yield (
             f"{len(copies)} of {val.num_images} images in {val.title} are augmented copies of images in {train.title}, "
-            f"first {copies[0]}: AP will be too high; split by original image, which d2_detr split does."
+            f"first {copies[0]}: AP will be too high; split by original image, as {command('split')} does."
         )
     if unlisted := _unlisted([Path(name) for name in (*train.objects_per_image, *val.objects_per_image)]):
         yield (
