@@ -264,6 +264,7 @@ _FROM_CANONICAL: dict[Format, Callable[[str, bool], str]] = {
     Format.WRAPPER: _wrapper_name,
     Format.HUGGING_FACE: _hugging_face_name,
 }
+WRITABLE_FORMATS = tuple(_FROM_CANONICAL)
 
 # Queries, keys and values: three layers in Hugging Face's layout, one in torch's MultiheadAttention.
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")

@@ -14,13 +14,12 @@ import argparse
 
 from d2_detr.checkpoint.convert import Format, convert
 from d2_detr.checkpoint.inspection import describe_checkpoint
+from d2_detr.checkpoint.layouts import WRITABLE_FORMATS
 from d2_detr.checkpoint.model_config import converted_metadata
 from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.checkpoint.write import write_checkpoint
 from d2_detr.utils.command_line import CommandParser
 from d2_detr.utils.errors import InputError, error_context
-
-TARGETS = [format.value for format in Format if format is not Format.IMAGENET]
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,7 +28,8 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--weights", "--source_model", required=True, metavar="FILE", help="source: path, address or name")
     add("--output", "--output_model", metavar="PATH", help="file to write (.pth, .safetensors); for hf a folder")
-    add("--to", choices=TARGETS, default="plugin", help="layout to write (default: plugin)")
+    layouts = [format.value for format in WRITABLE_FORMATS]
+    add("--to", choices=layouts, default="plugin", help="layout to write (default: plugin)")
     add("--inspect", action="store_true", help="describe the source, and write nothing")
     add("--first-class-id", type=int, choices=(0, 1), help="category id of the first class, if the rows leave it open")
     head = parser.add_mutually_exclusive_group()
