@@ -23,7 +23,7 @@ DEMO = f"import sys; from d2_detr.cli.demo import _run; _run([sys.executable, '-
 
 def test_ctrl_c_waits_for_the_training_to_save():
     process = subprocess.Popen(
-        [sys.executable, "-c", DEMO],
+        [sys.executable, "-W", "ignore", "-c", DEMO],
         env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True,
         text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
