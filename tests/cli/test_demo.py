@@ -18,7 +18,13 @@ except KeyboardInterrupt:
     print("saved", flush=True)
     sys.exit(130)
 """
-DEMO = f"import sys; from d2_detr.cli.demo import _run; _run([sys.executable, '-c', {SLOW!r}])"
+# A shell starts background jobs, such as these tests in a script, with SIGINT ignored.
+DEMO = f"""
+import signal, sys
+from d2_detr.cli.demo import _run
+signal.signal(signal.SIGINT, signal.default_int_handler)
+_run([sys.executable, "-c", {SLOW!r}])
+"""
 
 
 def test_ctrl_c_waits_for_the_training_to_save():
