@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +86,9 @@ def _any_numbers(cfg: CfgNode, values: Mapping[str, object]) -> Iterator[None]:
     whole = []
     for key, value in values.items():
         *path, name = key.split(".")
-        node: Any = reduce(lambda found, part: found.get(part) if isinstance(found, Mapping) else None, path, cfg)
+        node: Any = cfg
+        for part in path:
+            node = node.get(part) if isinstance(node, Mapping) else None
         current = node.get(name) if isinstance(node, Mapping) else None
         if key in EPOCHS and type(value) in (int, float):
             node[name] = value
