@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from d2_detr.modeling.attention import MultiheadAttention
 from d2_detr.modeling.detr import Detr, decode_detections, padding_mask
 from d2_detr.modeling.transformer import Transformer
 from d2_detr.structures.attention import Attention
@@ -48,24 +49,27 @@ def record_attention(transformer: Transformer) -> Iterator[list[Attention]]:
     """
     recorded: list[Attention] = []
     weights: dict[str, Tensor] = {}
-    watched: dict[str, Any] = {
+    watched: dict[str, MultiheadAttention] = {
         "encoder": transformer.encoder.layers[-1].self_attn,
         "decoder": transformer.decoder.layers[-1].multihead_attn,
     }
 
-    def request_weights(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        return args, kwargs | {"need_weights": True, "average_attn_weights": True}
-
     def record(module: nn.Module, args: tuple, outputs: tuple[Tensor, Tensor]) -> None:
         height, width = outputs[1].shape[-2:]
-        encoder, decoder = (weights[name].float().cpu().numpy() for name in ("encoder", "decoder"))
+        encoder, decoder = (weights[name].mean(1).float().cpu().numpy() for name in ("encoder", "decoder"))
         encoder = encoder[0].reshape(height, width, height, width)
         recorded.append(Attention(encoder, decoder[0].reshape(-1, height, width)))
 
     handles = [transformer.register_forward_hook(record)]
     for name, module in watched.items():
-        handles.append(module.register_forward_pre_hook(request_weights, with_kwargs=True))
-        handles.append(module.register_forward_hook(lambda _, __, out, name=name: weights.update({name: out[1][:1]})))
+
+        def compute_weights(
+            module: MultiheadAttention, args: tuple[Tensor, ...], output: Tensor, *, name: str = name
+        ) -> None:
+            query, key, _value, padding_mask = args
+            weights[name] = module.weights(query, key, padding_mask)
+
+        handles.append(module.register_forward_hook(compute_weights))
     try:
         yield recorded
     finally:

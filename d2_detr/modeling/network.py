@@ -79,12 +79,12 @@ class DetrNetwork(nn.Module):
                 module.train(mode and name in ("bbox_attention", "mask_head"))
         return self
 
-    def forward(self, images: Tensor, padding_mask: Tensor) -> Outputs:
+    def forward(self, images: Tensor, padding_mask: Tensor | None = None) -> Outputs:
         """Predict classes and boxes for every query of every image.
 
         Args:
             images: (B, 3, H, W), normalized, zero on padding.
-            padding_mask: (B, H, W), True on padding.
+            padding_mask: (B, H, W), True on padding; None without any.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             return self._forward(images, padding_mask)
@@ -101,15 +101,16 @@ class DetrNetwork(nn.Module):
             logits = self.mask_head(inputs.features, attention, inputs.pyramid, images)
         return logits.to(inputs.states.dtype)
 
-    def _forward(self, images: Tensor, padding_mask: Tensor) -> Outputs:
+    def _forward(self, images: Tensor, padding_mask: Tensor | None) -> Outputs:
         with self._autocast(images.device.type):
             feature_maps = self.backbone[0](images)
             last = list(feature_maps.values())[-1]
-            padding_mask = sample_padding_mask(padding_mask, last.shape[-2:])
             features = self.input_proj(last)
-            states, memory = self.transformer(
-                features, self.position_encoding(padding_mask), padding_mask, self.query_embed.weight
-            )
+            if padding_mask is not None:
+                padding_mask = sample_padding_mask(padding_mask, last.shape[-2:])
+            cells_mask = features.new_zeros(1, *last.shape[-2:], dtype=torch.bool) if padding_mask is None else padding_mask
+            position = self.position_encoding(cells_mask)
+            states, memory = self.transformer(features, position, padding_mask, self.query_embed.weight)
         if not self.deep_supervision:
             states = states[-1:]
         # bfloat16 has 8 significant bits: a box edge in the middle of a 1333 pixel image would move by up to 3 pixels.
@@ -118,7 +119,9 @@ class DetrNetwork(nn.Module):
             outputs = Outputs(pred_logits=self.class_embed(states), pred_boxes=self.bbox_embed(states).sigmoid())
         if self.has_masks:
             pyramid = [feature_maps[name] for name in PYRAMID]
-            outputs["mask_inputs"] = MaskInputs(states[-1], features, memory, padding_mask, pyramid)
+            outputs["mask_inputs"] = MaskInputs(
+                states[-1], features, memory, cells_mask.expand(len(images), -1, -1), pyramid
+            )
         return outputs
 
     def _autocast(self, device_type: str) -> AbstractContextManager:

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from d2_detr.modeling.attention import MultiheadAttention
+from d2_detr.modeling.dropout import Dropout
 from d2_detr.utils.errors import InputError
 
 
@@ -47,14 +49,14 @@ class Transformer(nn.Module):
                 nn.init.xavier_uniform_(parameter)
 
     def forward(
-        self, features: Tensor, position: Tensor, padding_mask: Tensor, queries: Tensor
+        self, features: Tensor, position: Tensor, padding_mask: Tensor | None, queries: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Decode the queries against the encoded features.
 
         Args:
             features: (B, C, H, W).
-            position: (B, C, H, W), position encoding.
-            padding_mask: (B, H, W), True on padding, which is never attended to.
+            position: (B or 1, C, H, W), position encoding.
+            padding_mask: (B, H, W), True on padding, which is never attended to; None if there is none.
             queries: (Q, C), the learned query embedding.
 
         Returns:
@@ -62,7 +64,8 @@ class Transformer(nn.Module):
         """
         shape = features.shape
         features, position = (x.flatten(2).transpose(1, 2) for x in (features, position))
-        padding_mask = padding_mask.flatten(1)
+        if padding_mask is not None:
+            padding_mask = padding_mask.flatten(1)
         queries = queries.expand(shape[0], -1, -1)
 
         memory = self.encoder(features, position, padding_mask)
@@ -78,7 +81,7 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.norm = norm
 
-    def forward(self, features: Tensor, position: Tensor, padding_mask: Tensor) -> Tensor:
+    def forward(self, features: Tensor, position: Tensor, padding_mask: Tensor | None) -> Tensor:
         """Return the memory (B, S, C) of features (B, S, C)."""
         for layer in self.layers:
             features = layer(features, position, padding_mask)
@@ -94,7 +97,7 @@ class Decoder(nn.Module):
         self.norm = norm
 
     def forward(
-        self, states: Tensor, queries: Tensor, memory: Tensor, position: Tensor, padding_mask: Tensor
+        self, states: Tensor, queries: Tensor, memory: Tensor, position: Tensor, padding_mask: Tensor | None
     ) -> Tensor:
         """Return the normalized states (L, B, Q, C) of every layer."""
         outputs = []
@@ -112,7 +115,7 @@ class _Layer(nn.Module):
         self.pre_norm = pre_norm
         self.linear1 = nn.Linear(hidden_dim, dim_feedforward)
         self.linear2 = nn.Linear(dim_feedforward, hidden_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def residual(self, x: Tensor, block: Callable[[Tensor], Tensor], norm: nn.LayerNorm) -> Tensor:
         if self.pre_norm:
@@ -120,7 +123,7 @@ class _Layer(nn.Module):
         return norm(x + self.dropout(block(x)))
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        return self.linear2(self.dropout(F.relu(self.linear1(x))))
+        return self.linear2(self.dropout(F.relu_(self.linear1(x))))
 
 
 class EncoderLayer(_Layer):
@@ -128,14 +131,15 @@ class EncoderLayer(_Layer):
 
     def __init__(self, hidden_dim: int, num_heads: int, dim_feedforward: int, dropout: float, pre_norm: bool):
         super().__init__(hidden_dim, dim_feedforward, dropout, pre_norm)
-        self.self_attn = nn.MultiheadAttention(hidden_dim, num_heads, dropout, batch_first=True)
+        self.self_attn = MultiheadAttention(hidden_dim, num_heads, dropout)
         self.norm1, self.norm2 = (nn.LayerNorm(hidden_dim) for _ in range(2))
 
-    def forward(self, features: Tensor, position: Tensor, padding_mask: Tensor) -> Tensor:
+    def forward(self, features: Tensor, position: Tensor, padding_mask: Tensor | None) -> Tensor:
         """Return the features (B, S, C) of the next layer."""
 
         def attend(x: Tensor) -> Tensor:
-            return attention(self.self_attn, x + position, x + position, x, padding_mask)
+            query = key = x + position
+            return self.self_attn(query, key, x, padding_mask)
 
         features = self.residual(features, attend, self.norm1)
         return self.residual(features, self.feed_forward, self.norm2)
@@ -146,38 +150,22 @@ class DecoderLayer(_Layer):
 
     def __init__(self, hidden_dim: int, num_heads: int, dim_feedforward: int, dropout: float, pre_norm: bool):
         super().__init__(hidden_dim, dim_feedforward, dropout, pre_norm)
-        self.self_attn = nn.MultiheadAttention(hidden_dim, num_heads, dropout, batch_first=True)
-        self.multihead_attn = nn.MultiheadAttention(hidden_dim, num_heads, dropout, batch_first=True)
+        self.self_attn = MultiheadAttention(hidden_dim, num_heads, dropout)
+        self.multihead_attn = MultiheadAttention(hidden_dim, num_heads, dropout)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(hidden_dim) for _ in range(3))
 
     def forward(
-        self, states: Tensor, queries: Tensor, memory: Tensor, position: Tensor, padding_mask: Tensor
+        self, states: Tensor, queries: Tensor, memory: Tensor, position: Tensor, padding_mask: Tensor | None
     ) -> Tensor:
         """Return the states (B, Q, C) of the next layer."""
 
         def attend_queries(x: Tensor) -> Tensor:
-            return attention(self.self_attn, x + queries, x + queries, x)
+            query = key = x + queries
+            return self.self_attn(query, key, x)
 
         def attend_memory(x: Tensor) -> Tensor:
-            return attention(self.multihead_attn, x + queries, memory + position, memory, padding_mask)
+            return self.multihead_attn(x + queries, memory + position, memory, padding_mask)
 
         states = self.residual(states, attend_queries, self.norm1)
         states = self.residual(states, attend_memory, self.norm2)
         return self.residual(states, self.feed_forward, self.norm3)
-
-
-def attention(
-    module: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor | None = None
-) -> Tensor:
-    """Attend from `query` (B, Q, C) to `key` and `value` (B, S, C).
-
-    Keys where `padding_mask` (B, S) is True are ignored.
-
-    The fused kernel keeps no weights, which for one layer at 2048 x 2048 pixels would take half a gigabyte. On the CPU
-    its backward pass is slower than that of the plain products (0.41 against 0.35 seconds in a training step of the
-    compact model), so there it is used only without gradients.
-    """
-    need_weights = torch.is_grad_enabled() and not query.is_cuda
-    return module(
-        query, key, value, key_padding_mask=padding_mask, need_weights=need_weights, average_attn_weights=False
-    )[0]
