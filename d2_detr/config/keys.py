@@ -71,6 +71,8 @@ def add_detr_config(cfg: CfgNode) -> None:
     # "off", "bf16", or "auto": bf16 if the processor computes in it natively. Heads and losses stay in float32.
     # For fp16 use Detectron2's SOLVER.AMP instead; both at once is an error.
     detr.AUTOCAST = "off"
+    # Compute activations again in the backward pass instead of keeping them: less memory, more time, same gradients.
+    detr.CHECKPOINT_ACTIVATIONS = False
 
     # Folder of a custom dataset with the splits custom_train, custom_val and custom_test (data/datasets/layouts.py).
     cfg.DATASETS.CUSTOM = ""

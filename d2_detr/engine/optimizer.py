@@ -35,7 +35,13 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
     optimizer: torch.optim.Optimizer
     if solver.OPTIMIZER == "ADAMW":
-        optimizer = torch.optim.AdamW(groups, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
+        optimizer = torch.optim.AdamW(
+            groups,
+            lr=solver.BASE_LR,
+            weight_decay=solver.WEIGHT_DECAY,
+            # A GradScaler leaves it to a fused step to unscale, which would come after the gradients are clipped.
+            fused=not solver.AMP.ENABLED,
+        )
     elif solver.OPTIMIZER == "SGD":
         optimizer = torch.optim.SGD(
             groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, weight_decay=solver.WEIGHT_DECAY

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from d2_detr.modeling.attention import MultiheadAttention
 from d2_detr.modeling.detr import Detr, decode_detections, padding_mask
-from d2_detr.modeling.transformer import Transformer
+from d2_detr.modeling.transformer import DecoderLayer, EncoderLayer, Transformer
 from d2_detr.structures.attention import Attention
 
 from detectron2.structures import Instances
@@ -50,8 +50,8 @@ def record_attention(transformer: Transformer) -> Iterator[list[Attention]]:
     recorded: list[Attention] = []
     weights: dict[str, Tensor] = {}
     watched: dict[str, MultiheadAttention] = {
-        "encoder": transformer.encoder.layers[-1].self_attn,
-        "decoder": transformer.decoder.layers[-1].multihead_attn,
+        "encoder": cast(EncoderLayer, transformer.encoder.layers[-1]).self_attn,
+        "decoder": cast(DecoderLayer, transformer.decoder.layers[-1]).multihead_attn,
     }
 
     def record(module: nn.Module, args: tuple, outputs: tuple[Tensor, Tensor]) -> None:

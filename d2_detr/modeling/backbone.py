@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
+from d2_detr.modeling.checkpointing import run_block
 from d2_detr.modeling.segmentation import PYRAMID
 from d2_detr.utils.errors import InputError
 
@@ -38,6 +41,7 @@ class TorchvisionResNet(Backbone):
         freeze_at: int = 2,
         dilation: bool = False,
         out_features: tuple[str, ...] = ("res5",),
+        checkpoint_activations: bool = False,
     ):
         """With `freeze_at` 1 the stem is frozen, with 2 also res2, ..., with 5 all."""
         super().__init__()
@@ -46,6 +50,7 @@ class TorchvisionResNet(Backbone):
             weights=None, norm_layer=NORMS[norm], replace_stride_with_dilation=[False, False, dilation]
         )
         self._out_features = sorted(out_features)
+        self.checkpoint_activations = checkpoint_activations
         max_stride = 16 if dilation else 32
         self._shapes = {
             # Channels double from stage to stage, up to those of the classifier.
@@ -67,12 +72,13 @@ class TorchvisionResNet(Backbone):
         """Return the requested features of images (B, 3, H, W) by name, coarsest last."""
         # channels_last is a third faster on CPUs and, in half precision, on GPUs.
         x = images.contiguous(memory_format=torch.channels_last)
-        x = self.body["maxpool"](F.relu_(conv_norm(self.body["conv1"], self.body["bn1"], x)))
+        body: Any = self.body  # with layers of several types
+        x = body["maxpool"](F.relu_(conv_norm(body["conv1"], body["bn1"], x)))
         features = {}
         for name, (layer, _) in STAGES.items():
-            if layer in self.body:
-                for block in self.body[layer]:
-                    x = _residual_block(block, x)
+            if layer in body:
+                for block in body[layer]:
+                    x = run_block(_residual_block, block, x, recompute=self.checkpoint_activations)
             if name in self._out_features:
                 features[name] = x
         return features
@@ -97,9 +103,9 @@ def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
     )
 
 
-def _residual_block(block: nn.Module, x: Tensor) -> Tensor:
+def _residual_block(block: Any, x: Tensor) -> Tensor:
     """Apply a BasicBlock or a Bottleneck of torchvision to a feature map."""
-    shortcut = x if block.downsample is None else conv_norm(*block.downsample, x)
+    shortcut = x if block.downsample is None else conv_norm(block.downsample[0], block.downsample[1], x)
     x = F.relu_(conv_norm(block.conv1, block.bn1, x))
     x = conv_norm(block.conv2, block.bn2, x)
     if isinstance(block, Bottleneck):
@@ -126,6 +132,7 @@ def build_torchvision_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec | Non
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
         dilation=resnets.RES5_DILATION == 2,
         out_features=tuple({*resnets.OUT_FEATURES, *(PYRAMID if cfg.MODEL.MASK_ON else ())}),
+        checkpoint_activations=cfg.MODEL.DETR.CHECKPOINT_ACTIVATIONS,
     )
 
 

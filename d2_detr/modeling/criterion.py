@@ -6,7 +6,8 @@ Shape shorthand: B images, Q queries, K classes (index K is no-object), M object
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -67,18 +68,19 @@ class SetCriterion(nn.Module):
         """
         num_boxes, weight_sum = self._loss_normalizers(targets, pred_logits)
         normalizers = {"loss_ce": weight_sum, "loss_bbox": num_boxes, "loss_giou": num_boxes}
+        matches = self.matcher(pred_logits, pred_boxes, targets)
+        pairs = _MatchedPairs.of(matches, targets, pred_logits.device)
         losses: dict[str, Tensor] = {}
         last = len(pred_logits) - 1
-        for layer, (logits, boxes) in enumerate(zip(pred_logits, pred_boxes, strict=True)):
-            matches = self.matcher(logits, boxes, targets)
-            layer_losses = self._layer_losses(logits, boxes, targets, matches)
-            suffix = "" if layer == last else f"_{layer}"
-            for name, loss in layer_losses.items():
-                losses[name + suffix] = self.weights[name] * (loss / normalizers[name])
+        for name, loss_per_layer in self._losses(pred_logits, pred_boxes, targets, pairs).items():
+            weighted = self.weights[name] * (loss_per_layer / normalizers[name])
+            for layer, loss in enumerate(weighted.unbind()):
+                losses[name if layer == last else f"{name}_{layer}"] = loss
         if predict_masks is not None:
-            mask_logits = predict_masks(*_matched_queries(matches))
-            losses |= mask_losses(mask_logits, _matched_per_image(targets, matches, "masks"), num_boxes)
-        return losses, self._errors(logits, targets, matches)
+            mask_logits = predict_masks(pairs.images, pairs.queries[-1])
+            gt_masks = [target["masks"][match.objects[-1]] for target, match in zip(targets, matches, strict=True)]
+            losses |= mask_losses(mask_logits, gt_masks, num_boxes)
+        return losses, self._errors(pred_logits[-1], targets, pairs)
 
     def _loss_normalizers(self, targets: Sequence[Target], pred_logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the divisors of the box and mask losses and of the cross entropy.
@@ -98,33 +100,56 @@ class SetCriterion(nn.Module):
             normalizers /= dist.get_world_size()
         return normalizers[0].clamp(min=1), normalizers[1]
 
-    def _layer_losses(
-        self, logits: Tensor, boxes: Tensor, targets: Sequence[Target], matches: Sequence[Match]
+    def _losses(
+        self, logits: Tensor, boxes: Tensor, targets: Sequence[Target], pairs: _MatchedPairs
     ) -> dict[str, Tensor]:
-        """Return the losses of one decoder layer, summed over the batch."""
-        queries = _matched_queries(matches)
-        target_classes = torch.full(logits.shape[:2], self.num_classes, dtype=torch.int64, device=logits.device)
-        target_classes[queries] = _matched(targets, matches, "labels")
-        matched_boxes, gt_boxes = boxes[queries], _matched(targets, matches, "boxes")
-        xyxy = (box_convert(b, "cxcywh", "xyxy") for b in (matched_boxes, gt_boxes))
-        entropy = F.cross_entropy(logits.flatten(0, 1), target_classes.flatten(), self.class_weights, reduction="sum")
+        """Return the losses (L,) of every decoder layer, summed over the batch."""
+        gt_classes = torch.cat([target["labels"] for target in targets])[pairs.objects]
+        gt_boxes = torch.cat([target["boxes"] for target in targets])[pairs.objects]
+        layers = torch.arange(len(logits), device=logits.device)[:, None]
+        matched = layers, pairs.images, pairs.queries
+        classes = torch.full(logits.shape[:-1], self.num_classes, dtype=torch.int64, device=logits.device)
+        classes[matched] = gt_classes
+        entropy = F.cross_entropy(logits.flatten(0, 2), classes.flatten(), self.class_weights, reduction="none")
+        pred_boxes = boxes[matched]
+        corners = (box_convert(b.flatten(0, 1), "cxcywh", "xyxy") for b in (pred_boxes, gt_boxes))
         return {
-            "loss_ce": entropy,
-            "loss_bbox": F.l1_loss(matched_boxes, gt_boxes, reduction="sum"),
-            "loss_giou": generalized_box_iou_loss(*xyxy, eps=0.0, reduction="sum"),
+            "loss_ce": entropy.view(len(logits), -1).sum(1),
+            "loss_bbox": F.l1_loss(pred_boxes, gt_boxes, reduction="none").sum((1, 2)),
+            "loss_giou": generalized_box_iou_loss(*corners, eps=0.0).view(len(logits), -1).sum(1),
         }
 
     @torch.no_grad()
-    def _errors(self, logits: Tensor, targets: Sequence[Target], matches: Sequence[Match]) -> dict[str, Tensor]:
+    def _errors(self, logits: Tensor, targets: Sequence[Target], pairs: _MatchedPairs) -> dict[str, Tensor]:
         pred_classes = logits.argmax(-1)
         num_objects = torch.tensor([len(target["labels"]) for target in targets], device=logits.device)
         num_predicted = (pred_classes != self.num_classes).sum(1)
         errors = {"cardinality_error": (num_predicted - num_objects).abs().float().mean()}
-        labels = _matched(targets, matches, "labels")
-        if len(labels):
-            wrong = pred_classes[_matched_queries(matches)] != labels
+        if len(pairs.images):
+            gt_classes = torch.cat([target["labels"] for target in targets])[pairs.objects[-1]]
+            wrong = pred_classes[pairs.images, pairs.queries[-1]] != gt_classes
             errors["class_error"] = 100 * wrong.float().mean()
         return errors
+
+
+class _MatchedPairs(NamedTuple):
+    """The N matched pairs of a batch, for every decoder layer, on the device of the predictions."""
+
+    images: Tensor  # (N,), index in the batch
+    queries: Tensor  # (L, N)
+    objects: Tensor  # (L, N), index among all objects of the batch
+
+    @classmethod
+    def of(cls, matches: Sequence[Match], targets: Sequence[Target], device: torch.device) -> _MatchedPairs:
+        """Collect the matches of all images, in one transfer."""
+        first_objects = accumulate((len(target["labels"]) for target in targets), initial=0)
+        rows = [
+            torch.cat((torch.full_like(match.queries[:1], image), match.queries, match.objects + first_object))
+            for image, (match, first_object) in enumerate(zip(matches, first_objects, strict=False))
+        ]
+        indices = torch.cat(rows, dim=1).to(device)
+        num_layers = len(matches[0].queries)
+        return cls(indices[0], indices[1 : num_layers + 1], indices[num_layers + 1 :])
 
 
 def loss_normalizers(num_objects: Sequence[int], num_queries: int, no_object_weight: float) -> tuple[float, float]:
@@ -134,21 +159,3 @@ def loss_normalizers(num_objects: Sequence[int], num_queries: int, no_object_wei
     """
     num_matched = sum(min(number, num_queries) for number in num_objects)
     return sum(num_objects), num_matched + (len(num_objects) * num_queries - num_matched) * no_object_weight
-
-
-def _matched_queries(matches: Sequence[Match]) -> tuple[Tensor, Tensor]:
-    """Return the image index (N,) and query index (N,) of every match in the batch."""
-    images = torch.cat([torch.full_like(match.queries, i) for i, match in enumerate(matches)])
-    return images, torch.cat([match.queries for match in matches])
-
-
-_Field = Literal["labels", "boxes", "masks"]
-
-
-def _matched(targets: Sequence[Target], matches: Sequence[Match], field: _Field) -> Tensor:
-    """Return a field of all matched objects, in the order of `_matched_queries`."""
-    return torch.cat(_matched_per_image(targets, matches, field))
-
-
-def _matched_per_image(targets: Sequence[Target], matches: Sequence[Match], field: _Field) -> list[Tensor]:
-    return [target[field][match.objects] for target, match in zip(targets, matches, strict=True)]

@@ -100,6 +100,7 @@ class Detr(nn.Module):
                 decoder_layers=detr.DEC_LAYERS,
                 dropout=detr.DROPOUT,
                 pre_norm=detr.PRE_NORM,
+                checkpoint_activations=detr.CHECKPOINT_ACTIVATIONS,
             ),
             num_classes=detr.NUM_CLASSES,
             num_queries=detr.NUM_OBJECT_QUERIES,
@@ -209,6 +210,11 @@ class Detr(nn.Module):
         return ImageList.from_tensors(images)
 
     def prepare_target(self, instances: Instances) -> Target:
+        """Convert the ground truth of one image, in pixels, for the criterion.
+
+        Raises:
+            InputError: a class id is not below MODEL.DETR.NUM_CLASSES.
+        """
         classes = instances.gt_classes
         num_classes = self.criterion.num_classes
         # Index K would silently mean no-object. Data loaders return CPU tensors, so this check does not synchronize.

@@ -108,8 +108,7 @@ class DetrNetwork(nn.Module):
             features = self.input_proj(last)
             if padding_mask is not None:
                 padding_mask = sample_padding_mask(padding_mask, last.shape[-2:])
-            cells_mask = features.new_zeros(1, *last.shape[-2:], dtype=torch.bool) if padding_mask is None else padding_mask
-            position = self.position_encoding(cells_mask)
+            position = self.position_encoding(_mask_of_cells(padding_mask, features))
             states, memory = self.transformer(features, position, padding_mask, self.query_embed.weight)
         if not self.deep_supervision:
             states = states[-1:]
@@ -119,9 +118,8 @@ class DetrNetwork(nn.Module):
             outputs = Outputs(pred_logits=self.class_embed(states), pred_boxes=self.bbox_embed(states).sigmoid())
         if self.has_masks:
             pyramid = [feature_maps[name] for name in PYRAMID]
-            outputs["mask_inputs"] = MaskInputs(
-                states[-1], features, memory, cells_mask.expand(len(images), -1, -1), pyramid
-            )
+            mask = _mask_of_cells(padding_mask, features)
+            outputs["mask_inputs"] = MaskInputs(states[-1], features, memory, mask, pyramid)
         return outputs
 
     def _autocast(self, device_type: str) -> AbstractContextManager:
@@ -140,6 +138,14 @@ class BoxHead(nn.Module):
         for layer in self.layers[:-1]:
             states = F.relu(layer(states))
         return self.layers[-1](states)
+
+
+def _mask_of_cells(padding_mask: Tensor | None, features: Tensor) -> Tensor:
+    """Return `padding_mask` (B, H, W), or the one of a batch without padding, for features (B, C, H, W)."""
+    if padding_mask is not None:
+        return padding_mask
+    batch, _, height, width = features.shape
+    return features.new_zeros(1, height, width, dtype=torch.bool).expand(batch, -1, -1)
 
 
 def sample_padding_mask(padding_mask: Tensor, size_hw: tuple[int, int]) -> Tensor:

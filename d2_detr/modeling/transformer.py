@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d2_detr.modeling.attention import MultiheadAttention
+from d2_detr.modeling.checkpointing import run_block
 from d2_detr.modeling.dropout import Dropout
 from d2_detr.utils.errors import InputError
 
@@ -33,6 +34,7 @@ class Transformer(nn.Module):
         decoder_layers: int = 6,
         dropout: float = 0.1,
         pre_norm: bool = False,
+        checkpoint_activations: bool = False,
     ):
         super().__init__()
         if hidden_dim % num_heads:
@@ -41,9 +43,13 @@ class Transformer(nn.Module):
         self.hidden_dim = hidden_dim
         self.num_heads = num_heads
         self.encoder = Encoder(
-            [EncoderLayer(*layer) for _ in range(encoder_layers)], nn.LayerNorm(hidden_dim) if pre_norm else None
+            [EncoderLayer(*layer) for _ in range(encoder_layers)],
+            nn.LayerNorm(hidden_dim) if pre_norm else None,
+            checkpoint_activations,
         )
-        self.decoder = Decoder([DecoderLayer(*layer) for _ in range(decoder_layers)], nn.LayerNorm(hidden_dim))
+        self.decoder = Decoder(
+            [DecoderLayer(*layer) for _ in range(decoder_layers)], nn.LayerNorm(hidden_dim), checkpoint_activations
+        )
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -76,23 +82,25 @@ class Transformer(nn.Module):
 class Encoder(nn.Module):
     """A stack of encoder layers, with an optional final norm."""
 
-    def __init__(self, layers: list[EncoderLayer], norm: nn.LayerNorm | None):
+    def __init__(self, layers: list[EncoderLayer], norm: nn.LayerNorm | None, checkpoint_activations: bool = False):
         super().__init__()
+        self.checkpoint_activations = checkpoint_activations
         self.layers = nn.ModuleList(layers)
         self.norm = norm
 
     def forward(self, features: Tensor, position: Tensor, padding_mask: Tensor | None) -> Tensor:
         """Return the memory (B, S, C) of features (B, S, C)."""
         for layer in self.layers:
-            features = layer(features, position, padding_mask)
+            features = run_block(layer, features, position, padding_mask, recompute=self.checkpoint_activations)
         return features if self.norm is None else self.norm(features)
 
 
 class Decoder(nn.Module):
     """A stack of decoder layers, with a norm for the output of each."""
 
-    def __init__(self, layers: list[DecoderLayer], norm: nn.LayerNorm):
+    def __init__(self, layers: list[DecoderLayer], norm: nn.LayerNorm, checkpoint_activations: bool = False):
         super().__init__()
+        self.checkpoint_activations = checkpoint_activations
         self.layers = nn.ModuleList(layers)
         self.norm = norm
 
@@ -102,7 +110,9 @@ class Decoder(nn.Module):
         """Return the normalized states (L, B, Q, C) of every layer."""
         outputs = []
         for layer in self.layers:
-            states = layer(states, queries, memory, position, padding_mask)
+            states = run_block(
+                layer, states, queries, memory, position, padding_mask, recompute=self.checkpoint_activations
+            )
             outputs.append(self.norm(states))
         return torch.stack(outputs)
 

@@ -69,6 +69,22 @@ def test_the_padding_mask_is_true_only_on_padding():
     ]
 
 
+def test_a_batch_without_padding_needs_no_mask():
+    assert padding_mask(ImageList.from_tensors([torch.zeros(3, 4, 2), torch.zeros(3, 4, 2)])) is None
+
+
+def test_checkpointed_activations_give_the_same_gradients():
+    """Dropout included, whose masks are drawn a second time."""
+    gradients = []
+    for checkpointed in ("False", "True"):
+        model = tiny("MODEL.DETR.CHECKPOINT_ACTIVATIONS", checkpointed).train()
+        with EventStorage():
+            sum(model(small.batch()).values()).backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.equal(gradient, gradients[1][name]) for name, gradient in gradients[0].items())
+
+
 def test_padding_is_never_attended_to():
     network = tiny().eval().double().detr
     mask = torch.zeros(1, 64, 96, dtype=torch.bool)
