@@ -1,10 +1,11 @@
 """d2_detr: fine-tune DETR, as a Detectron2 plugin.
 
-Importing it decides which `detectron2` is used (so import it before detectron2), and registers the meta-architecture
-`Detr` and the torchvision backbones. `finetune`, `Predictor` and what they need are imported on first use.
+Importing it decides how OpenMP's threads wait and which `detectron2` is used, so import it before torch and detectron2.
+It registers the meta-architecture `Detr` and the torchvision backbones. `finetune`, `Predictor` and what they need are
+imported on first use.
 """
 
-# ruff: noqa: E402 - detectron2 can only be imported once it is decided which one
+# ruff: noqa: E402 - only then can torch and detectron2 be imported
 from __future__ import annotations
 
 from importlib import import_module
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0.dev0"
 
-from d2_detr._runtime import settle_detectron2
+from d2_detr._runtime import settle_detectron2, share_cores
 from d2_detr.utils.command_line import announce
 
 announce(__version__)
+share_cores()
 settle_detectron2()
 
 from d2_detr.config import add_detr_config

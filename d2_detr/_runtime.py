@@ -1,13 +1,26 @@
-"""Which `detectron2` is used: an installed one, or the subset that d2_detr carries."""
+"""What must be settled before torch and detectron2 are imported: how threads wait, and which `detectron2` is used."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import sys
 from pathlib import Path
 
 EMBEDDED = Path(__file__).parent / "_embedded"
+# Those of OpenMP in general, of GNU's and of Intel's. They are read once, when torch is loaded.
+_WAITING_VARIABLES = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
+
+
+def share_cores() -> None:
+    """Let threads that wait for each other give up their core, unless a variable says how they wait.
+
+    By default they spin. That is a little faster alone, but a training that shares its cores with another process then
+    takes up to nine times longer (docs/benchmarks.md).
+    """
+    if not _WAITING_VARIABLES & set(os.environ):
+        os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
 def settle_detectron2() -> None:

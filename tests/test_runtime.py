@@ -57,6 +57,28 @@ def test_embedded_subset_is_the_default_and_is_logged(python, tmp_path):
     assert imported.startswith("embedded ") and logged.startswith("detectron2 embedded from ")
 
 
+@pytest.mark.parametrize(
+    ("given", "waiting"),
+    [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active"), ({"GOMP_SPINCOUNT": "100"}, "None")],
+    ids=["unset", "set", "set for GNU's OpenMP"],
+)
+def test_threads_wait_passively_unless_a_variable_says_otherwise(python, given, waiting):
+    code = (
+        "import os; from d2_detr._runtime import share_cores; share_cores(); print(os.environ.get('OMP_WAIT_POLICY'))"
+    )
+    environment = {"PYTHONPATH": str(python.parents[1] / "alone"), **given}
+    result = subprocess.run([python, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == waiting
+
+
+def test_importing_the_package_lets_threads_wait_passively():
+    code = "import os, d2_detr, torch; print(os.environ['OMP_WAIT_POLICY'])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("OMP_WAIT_POLICY", None)  # which this process has set, too
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "passive"
+
+
 def test_bare_clone_in_the_working_folder_is_ignored(python, tmp_path):
     clone(tmp_path)
     assert imported_detectron2(python, tmp_path)[-1].startswith("embedded ")

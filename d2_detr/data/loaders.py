@@ -6,6 +6,7 @@ returned as its result, and raised by the process that uses the batch.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,15 +25,22 @@ def build_train_loader(cfg: CfgNode, records: list[Record], mapper: Mapper) -> _
 
     Iterating raises the InputError or OSError of an image.
     """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATALOADER.NUM_WORKERS = _num_workers(cfg)
     return _RaisingLoader(build_detection_train_loader(cfg, mapper=_ErrorReturningMapper(mapper), dataset=records))
 
 
 def build_test_loader(cfg: CfgNode, dataset: Dataset) -> Any:  # with the interface of a DataLoader
     """Build the loader of a dataset, with the ground truth that the losses need; see build_train_loader for errors."""
     mapper = _ErrorReturningMapper(DetrDatasetMapper(cfg, is_train=False, with_instances=True))
-    return _RaisingLoader(
-        build_detection_test_loader(dataset.records, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
-    )
+    return _RaisingLoader(build_detection_test_loader(dataset.records, mapper=mapper, num_workers=_num_workers(cfg)))
+
+
+def _num_workers(cfg: CfgNode) -> int:
+    """Return DATALOADER.NUM_WORKERS, at most one for each core: more of them only wait."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cfg.DATALOADER.NUM_WORKERS, cores)
 
 
 class _ErrorReturningMapper:

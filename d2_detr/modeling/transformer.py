@@ -72,6 +72,7 @@ class Transformer(nn.Module):
         features, position = (x.flatten(2).transpose(1, 2) for x in (features, position))
         if padding_mask is not None:
             padding_mask = padding_mask.flatten(1)
+        position = position.to(features.dtype)  # or else the sum is float32 under autocast, and converted in each layer
         queries = queries.expand(shape[0], -1, -1)
 
         memory = self.encoder(features, position, padding_mask)

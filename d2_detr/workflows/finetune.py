@@ -7,7 +7,6 @@ the weights, of any size.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from functools import reduce
 from operator import getitem
@@ -132,7 +131,6 @@ def finetune_config(
     if cfg.MODEL.RESNETS.NORM == "BN" and batch_size < MIN_BATCH_TO_TRAIN_BN:
         cfg.MODEL.RESNETS.NORM = "FrozenBN"
     cfg.DATASETS.STRICT = strict
-    cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
     cfg.OUTPUT_DIR = str(output_dir) or str(new_output_folder(data))
     cfg.SOLVER.MAX_EPOCHS = epochs
     cfg.SOLVER.IMS_PER_BATCH = batch_size * num_processes

@@ -95,9 +95,8 @@ class BusyCoresWarning(HookBase):
         ran, waited = (now - before for now, before in zip(_scheduled_ns(), self._scheduled, strict=True))
         if waited > MAX_WAITING * (ran + waited) > 0:
             logger.warning(
-                "Other processes share the CPU cores: threads of this training wait for a core %.0f %% of the time, "
-                "and an iteration takes several times longer than it would alone. Stop the others, or start each of "
-                "them with OMP_NUM_THREADS=1",
+                "Other processes share the CPU cores: threads of this training wait for a core %.0f %% of the time. It "
+                "would be faster alone",
                 100 * waited / (ran + waited),
             )
 
