@@ -62,12 +62,14 @@ def test_embedded_subset_is_the_default_and_is_logged(python, tmp_path):
     [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active"), ({"GOMP_SPINCOUNT": "100"}, "None")],
     ids=["unset", "set", "set for GNU's OpenMP"],
 )
-def test_threads_wait_passively_unless_a_variable_says_otherwise(python, given, waiting):
+def test_threads_wait_passively_unless_a_variable_says_otherwise(python, tmp_path, given, waiting):
     code = (
         "import os; from d2_detr._runtime import share_cores; share_cores(); print(os.environ.get('OMP_WAIT_POLICY'))"
     )
     environment = {"PYTHONPATH": str(python.parents[1] / "alone"), **given}
-    result = subprocess.run([python, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [python, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == waiting
 
 
