@@ -169,7 +169,7 @@ class Detr(nn.Module):
 
     def _losses(self, outputs: Outputs, gt_instances: list[Instances]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         predict_masks = partial(self.detr.predict_masks, outputs["mask_inputs"]) if self.detr.has_masks else None
-        targets = [self._prepare_target(instances) for instances in gt_instances]
+        targets = [self.prepare_target(instances) for instances in gt_instances]
         losses, errors = self.criterion(outputs["pred_logits"], outputs["pred_boxes"], targets, predict_masks)
         if self.detr.frozen:
             losses = {name: losses[name] for name in ("loss_mask", "loss_dice")}
@@ -208,7 +208,12 @@ class Detr(nn.Module):
         images = [(inputs["image"].to(self.device) - self.pixel_mean) / self.pixel_std for inputs in batched_inputs]
         return ImageList.from_tensors(images)
 
-    def _prepare_target(self, instances: Instances) -> Target:
+    def prepare_target(self, instances: Instances) -> Target:
+        """Convert the ground truth of an image to the form that the criterion needs, on the model's device.
+
+        Raises:
+            InputError: a class id is not in 0..K-1.
+        """
         classes = instances.gt_classes
         num_classes = self.criterion.num_classes
         # Index K would silently mean no-object. Data loaders return CPU tensors, so this check does not synchronize.
