@@ -22,9 +22,15 @@ PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bflo
 
 
 class Contestant(ABC):
-    """An implementation; all train the same parameters with the same optimizer and the same clipping of gradients."""
+    """An implementation; all train the same parameters with the same optimizer and the same clipping of gradients.
 
-    trains = True  # False: only its inference is timed
+    Args:
+        trains: its training step is measured.
+        detects: its inference is measured.
+        same_work: what is measured is what this project does; False if it is less.
+    """
+
+    trains = detects = same_work = True
 
     def __init__(self, name: str, precision: str, model: nn.Module, cfg: CfgNode):
         """Add the optimizer of a config to a model.

@@ -99,13 +99,22 @@ class HuggingFace(Contestant):
         )
 
 
+class DefaultDropout(HuggingFace):
+    """transformers with its default dropout, which is less work in training and none of its own in inference."""
+
+    detects = same_work = False
+
+    def __init__(self, *args: Any):
+        super().__init__(*args, same_dropout=False)
+
+
 class CastHuggingFace(HuggingFace):
     """transformers in its best form of bfloat16 in inference: with weights and images cast, without autocast."""
 
     trains = False
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any):
+        super().__init__(*args)
         self.model.to(torch.bfloat16)
         self._inputs["pixel_values"] = self._inputs["pixel_values"].bfloat16()
 

@@ -39,9 +39,12 @@ def build_contestants(
 def _build_peer(name: str, cfg: CfgNode, ours: Ours, precision: str) -> Contestant:
     if name == native.NAME:
         return native.Native(cfg, ours.model, ours.tensors(), precision)
-    kind = hugging_face.CastHuggingFace if name == hugging_face.CAST_WEIGHTS else hugging_face.HuggingFace
-    same_dropout = name != hugging_face.DEFAULT_DROPOUT
-    return kind(name, cfg, ours.model, ours.tensors(), precision, same_dropout=same_dropout)
+    kinds = {
+        hugging_face.NAME: hugging_face.HuggingFace,
+        hugging_face.DEFAULT_DROPOUT: hugging_face.DefaultDropout,
+        hugging_face.CAST_WEIGHTS: hugging_face.CastHuggingFace,
+    }
+    return kinds[name](name, cfg, ours.model, ours.tensors(), precision)
 
 
 def _model_without_peers(cfg: CfgNode) -> str | None:

@@ -21,6 +21,9 @@ class Timing:
     minimum: float
     maximum: float
 
+    def __str__(self) -> str:
+        return f"{self.median:.3f} ({self.minimum:.3f} to {self.maximum:.3f})"
+
 
 def time_alternately(
     calls: Mapping[str, Callable[[], object]], repeats: int, device: torch.device, description: str = ""

@@ -23,25 +23,22 @@ _RESET_PEAK = "5"  # what clear_refs takes for it
 
 
 def peak_memory(
-    cfg: CfgNode, batch: list[dict[str, Any]], precision: str, name: str, contestant: Contestant | None = None
+    cfg: CfgNode, batch: list[dict[str, Any]], precision: str, contestant: Contestant
 ) -> int:
     """Return the bytes that a training step needs at its peak, in addition to weights and optimizer.
 
-    Args:
-        name: of the contestant.
-        contestant: on CUDA the one that exists. On the CPU, it is built in a process of its own: what other models
-            have freed would be reused.
+    On the CPU, the contestant is built once more, in a process of its own: here it would reuse what others have freed.
 
     Raises:
         InputError: on the CPU of another system than Linux.
     """
-    if contestant is not None and cfg.MODEL.DEVICE.startswith("cuda"):
+    if cfg.MODEL.DEVICE.startswith("cuda"):
         return _peak_on_cuda(contestant)
     if not (_PROC / "clear_refs").exists():
         raise InputError("--memory: on the CPU the peak can only be measured on Linux; leave the option out")
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_peak_in_process, cfg, batch, precision, name, torch.get_num_threads()).result()
+        return pool.submit(_peak_in_process, cfg, batch, precision, contestant.name, torch.get_num_threads()).result()
 
 
 def _peak_on_cuda(contestant: Contestant) -> int:
