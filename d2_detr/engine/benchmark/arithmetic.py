@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from d2_detr.engine.benchmark.contestants import PRECISIONS
+from d2_detr.engine.benchmark.contestants import PRECISIONS, Ours
 from d2_detr.engine.benchmark.measure import time_call
+
+from detectron2.config import CfgNode
 
 # Side of the matrices; channels and side of the feature maps of a 3x3 convolution.
 SIZES = {"cpu": (1536, 256, 48), "cuda": (8192, 512, 128)}
 CALLS = 8
+
+
+def count_batch_flop(cfg: CfgNode, batch: list[dict[str, Any]]) -> dict[str, int]:
+    """Return the floating-point operations of a training step and of inference on a batch, by pass.
+
+    They are those of the model, whoever computes it, and in any precision.
+    """
+    ours = Ours(cfg, batch, "float32")
+    flop = {"train": count_flop(ours.train_step)}
+    ours.model.requires_grad_(False)  # the counter fails on parameters that require gradients where none are computed
+    return flop | {"inference": count_flop(ours.infer)}
 
 
 def count_flop(call: Callable[[], object]) -> int:

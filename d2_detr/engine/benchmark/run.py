@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 import d2_detr
-from d2_detr.engine.benchmark.arithmetic import count_flop, measure_limits
+from d2_detr.engine.benchmark.arithmetic import count_batch_flop, measure_limits
 from d2_detr.engine.benchmark.batch import draw_batch
 from d2_detr.engine.benchmark.compare import check_agreement
-from d2_detr.engine.benchmark.contestants import OURS, PRECISIONS, Contestant
+from d2_detr.engine.benchmark.contestants import OURS, PRECISIONS
 from d2_detr.engine.benchmark.evaluation import measure_evaluation
 from d2_detr.engine.benchmark.lineup import build_contestants, contestant_names, reasons_to_leave_out
 from d2_detr.engine.benchmark.loading import measure_loader
@@ -73,6 +73,7 @@ def run_benchmark(cfg: CfgNode, options: Options) -> Results:
     names = contestant_names(cfg, "float32", peers=options.peers)
     if len(names) > 1:
         results.differences = check_agreement(list(build_contestants(cfg, batch, "float32", names).values()))
+    results.flop = count_batch_flop(cfg, batch)
     for precision in options.precisions:
         gc.collect()  # the contestants before these, which their optimizers' hooks keep in cycles
         _measure_precision(cfg, options, batch, precision, results)
@@ -89,9 +90,6 @@ def _measure_precision(
     results.limits[precision] = measure_limits(device, precision)
     names = contestant_names(cfg, precision, peers=options.peers)
     contestants = build_contestants(cfg, batch, precision, names)
-    if not results.flop:
-        ours = contestants[OURS]
-        results.flop = {"train": count_flop(ours.train_step), "inference": count_flop(ours.infer)}
     training = {name: c.train_step for name, c in contestants.items() if c.trains}
     detecting = {name: c.infer for name, c in contestants.items() if c.detects}
     train = time_alternately(training, options.repeats, device, f"Training steps, {precision}")
