@@ -134,9 +134,7 @@ def _convert(weights: Detr, cfg: CfgNode, same_dropout: bool) -> Any:
     dropouts = dict.fromkeys(("attention_dropout", "activation_dropout"), detr.DROPOUT) if same_dropout else {}
     with tempfile.TemporaryDirectory() as folder:
         metadata = Metadata(num_heads=detr.NHEADS, dilation=cfg.MODEL.RESNETS.RES5_DILATION == 2)
-        write_checkpoint(
-            Path(folder), from_canonical(canonical, Format.HUGGING_FACE), Format.HUGGING_FACE, metadata
-        )
+        write_checkpoint(Path(folder), from_canonical(canonical, Format.HUGGING_FACE), Format.HUGGING_FACE, metadata)
         return DetrForObjectDetection.from_pretrained(
             folder,
             dtype=torch.float32,

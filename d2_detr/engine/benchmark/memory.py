@@ -22,9 +22,7 @@ _PROC = Path("/proc/self")
 _RESET_PEAK = "5"  # what clear_refs takes for it
 
 
-def peak_memory(
-    cfg: CfgNode, batch: list[dict[str, Any]], precision: str, contestant: Contestant
-) -> int:
+def peak_memory(cfg: CfgNode, batch: list[dict[str, Any]], precision: str, contestant: Contestant) -> int:
     """Return the bytes that a training step needs at its peak, in addition to weights and optimizer.
 
     On the CPU, the contestant is built once more, in a process of its own: here it would reuse what others have freed.

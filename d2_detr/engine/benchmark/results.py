@@ -112,12 +112,12 @@ class Results:
     def _cells(self, row: Row) -> dict[str, str]:
         cells = {"implementation": row.name, "precision": row.precision}
         ours = next((r for r in self.rows if r.name == OURS and r.precision == row.precision), None)
-        for pass_name, title in PASSES.items():
+        for mark, (pass_name, title) in zip(("", " "), PASSES.items(), strict=True):  # keys must be different
             timing, reference = getattr(row, pass_name), getattr(ours, pass_name, None)
             share = self.share_of_limit(row, pass_name)
             cells[f"{title}, s"] = str(timing) if timing else ""
-            cells[f"{title}, / {OURS}"] = f"{timing.median / reference.median:.2f}" if timing and reference else ""
-            cells[f"{title}, of limit"] = f"{share:.0%}" if share else ""
+            cells[f"x {OURS}{mark}"] = f"{timing.median / reference.median:.2f}" if timing and reference else ""
+            cells[f"of limit{mark}"] = f"{share:.0%}" if share else ""
         return cells | {"memory, MiB": f"{row.memory / 2**20:.0f}" if row.memory is not None else ""}
 
     def _sentences(self) -> Iterator[str]:

@@ -61,7 +61,9 @@ def run_benchmark(cfg: CfgNode, options: Options) -> Results:
         InputError: an option is invalid, or a peer does not compute the same (see check_agreement).
     """
     if options.repeats < 1 or options.evaluation < 0:
-        raise InputError(f"{options.repeats} repeats, {options.evaluation} images to evaluate: expected positive numbers")
+        raise InputError(
+            f"{options.repeats} repeats, {options.evaluation} images to evaluate: expected positive numbers"
+        )
     batch = draw_batch(
         options.batch_size,
         options.size_hw,
