@@ -124,8 +124,9 @@ def seeded_model(cfg: CfgNode, precision: str, seed: int = 0) -> Detr:
 
 
 def freeze_backbone(model: nn.Module, freeze_at: int) -> None:
-    """Freeze the stem (`freeze_at` 1), also layer1 (2), and so on, of a ResNet with torchvision's names; train the rest.
+    """Freeze the stem (`freeze_at` 1), also layer1 (2), and so on, of a ResNet with torchvision's names.
 
+    All later layers are trained.
     Native DETR always freezes the first two, transformers 5 none of them with timm's ResNet.
     """
     for name, parameter in model.named_parameters():

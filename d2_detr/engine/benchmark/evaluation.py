@@ -6,6 +6,7 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -48,7 +49,7 @@ def measure_evaluation(
             if evaluate is not None:
                 evaluate(warm_up)
                 device = next(contestant.model.parameters()).device
-                speeds[contestant.name] = num_images / time_call(lambda: evaluate(dataset), device)
+                speeds[contestant.name] = num_images / time_call(partial(evaluate, dataset), device)
     return speeds
 
 
