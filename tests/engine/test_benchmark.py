@@ -86,7 +86,7 @@ def test_figures_are_free_of_dropout_which_is_then_restored(cfg, batch):
 
 
 def change_weights(contestant):
-    contestant.model.detr.transformer.encoder.layers[0].linear2.bias.data += 0.1
+    contestant.model.detr.transformer.encoder.layers[0].linear2.weight.data *= 1.1
 
 
 def freeze_more(contestant):
@@ -169,7 +169,7 @@ def test_loader_and_evaluation_are_measured(cfg, batch):
     ("opts", "reason"),
     [
         ("MODEL.RESNETS.NORM BN MODEL.BACKBONE.FREEZE_AT 0", "trains it (MODEL.RESNETS.NORM BN)"),
-        ("MODEL.RESNETS.OUT_FEATURES ['res4']", "ends at res4"),
+        ("MODEL.RESNETS.OUT_FEATURES ['res4']", "this one at res4"),
         ("MODEL.MASK_ON True", "mask head"),
     ],
 )

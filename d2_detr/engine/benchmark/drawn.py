@@ -26,17 +26,19 @@ def drawn_dataset(folder: Path, num_images: int, side: int, *, evaluated: bool) 
     images_folder = folder / "val2017"
     images_folder.mkdir(parents=True)
     random = np.random.default_rng(0)
-    images, annotations, outlines_of_images = [], [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
+    outlines_per_image: list[list[np.ndarray]] = []
     for number in range(num_images):
         name = f"{number:05}.jpg"
         if number < DIFFERENT_IMAGES:
             image, outlines = draw_image(random, side)
             image.save(images_folder / name, quality=92)
-            outlines_of_images.append(outlines)
+            outlines_per_image.append(outlines)
         else:
             shutil.copy(images_folder / f"{number % DIFFERENT_IMAGES:05}.jpg", images_folder / name)
         images.append({"id": number, "file_name": name, "width": side, "height": side})
-        for outline in outlines_of_images[number % DIFFERENT_IMAGES]:
+        for outline in outlines_per_image[number % DIFFERENT_IMAGES]:
             annotations.append(_annotation(len(annotations) + 1, number, outline))
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "balloon"}]}
     write_json(content, folder / "annotations/custom_val.json")

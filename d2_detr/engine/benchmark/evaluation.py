@@ -53,10 +53,10 @@ def measure_evaluation(
     return speeds
 
 
-def _evaluation(cfg: CfgNode, contestant: Contestant) -> Callable[[Dataset], None] | None:
+def _evaluation(cfg: CfgNode, contestant: Contestant) -> Callable[[Dataset], object] | None:
     """Return what evaluates a contestant on a dataset; None for what has no evaluation of its own to compare."""
     if isinstance(contestant, Ours):
-        return lambda dataset: evaluate_model(cfg, contestant.model, [dataset], quiet=True) and None
+        return lambda dataset: evaluate_model(cfg, contestant.model, [dataset], quiet=True)
     if isinstance(contestant, HuggingFace) and contestant.detects:
         return lambda dataset: _evaluate_hugging_face(contestant, dataset, cfg.INPUT.MIN_SIZE_TEST)
     return None

@@ -44,6 +44,8 @@ class HuggingFace(Contestant):
     one before. The losses of all layers are therefore computed with its loss function from the hidden states.
     """
 
+    model: Any  # transformers is not imported before it is needed
+
     def __init__(
         self, name: str, cfg: CfgNode, weights: Detr, tensors: Tensors, precision: str, *, same_dropout: bool = True
     ):

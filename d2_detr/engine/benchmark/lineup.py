@@ -57,7 +57,5 @@ def _model_without_peers(cfg: CfgNode) -> str | None:
     if resnets.NORM != "FrozenBN":
         return f"it freezes batch norm; this model trains it (MODEL.RESNETS.NORM {resnets.NORM})"
     if list(resnets.OUT_FEATURES) != ["res5"]:
-        return (
-            f"its ResNet is complete; this one ends at {', '.join(resnets.OUT_FEATURES)} (MODEL.RESNETS.OUT_FEATURES)"
-        )
+        return f"its ResNet ends at res5; this one at {', '.join(resnets.OUT_FEATURES)} (MODEL.RESNETS.OUT_FEATURES)"
     return None

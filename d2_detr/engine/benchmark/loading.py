@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -12,6 +15,7 @@ from d2_detr.data.images import read_image
 from d2_detr.data.mapper import DetrDatasetMapper
 from d2_detr.engine.benchmark.drawn import drawn_dataset
 from d2_detr.engine.benchmark.measure import time_call
+from d2_detr.structures.dataset import Record
 
 from detectron2.config import CfgNode
 
@@ -31,13 +35,16 @@ def measure_loader(cfg: CfgNode, *, num_images: int = NUM_IMAGES, side: int = SI
     try:
         with tempfile.TemporaryDirectory() as folder:
             records = drawn_dataset(Path(folder), num_images, side, evaluated=False).records
-            calls = {"decoding": lambda record: read_image(record["file_name"]), "loading": mapper}
-            for call in calls.values():
-                call(records[0])
-            seconds = {
-                name: sum(time_call(lambda: call(record), cpu) for record in tqdm(records, name, unit=" images"))
-                for name, call in calls.items()
-            }
+            calls: dict[str, Callable[[Record], object]] = {"decoding": _decode, "loading": mapper}
+            seconds = dict.fromkeys(calls, 0.0)
+            for name, call in calls.items():
+                call(records[0])  # for warm-up
+                for record in tqdm(records, name, unit=" images"):
+                    seconds[name] += time_call(partial(call, record), cpu)
     finally:
         torch.set_num_threads(num_threads)
     return {name: num_images / total for name, total in seconds.items()}
+
+
+def _decode(record: Record) -> np.ndarray:
+    return read_image(record["file_name"])

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 
-import d2_detr
 from d2_detr.engine.benchmark.arithmetic import count_batch_flop, measure_limits
 from d2_detr.engine.benchmark.batch import draw_batch
 from d2_detr.engine.benchmark.compare import check_agreement
-from d2_detr.engine.benchmark.contestants import OURS, PRECISIONS
+from d2_detr.engine.benchmark.contestants import PRECISIONS
 from d2_detr.engine.benchmark.evaluation import measure_evaluation
 from d2_detr.engine.benchmark.lineup import build_contestants, contestant_names, reasons_to_leave_out
 from d2_detr.engine.benchmark.loading import measure_loader
@@ -61,9 +60,7 @@ def run_benchmark(cfg: CfgNode, options: Options) -> Results:
         InputError: an option is invalid, or a peer does not compute the same (see check_agreement).
     """
     if options.repeats < 1 or options.evaluation < 0:
-        raise InputError(
-            f"{options.repeats} repeats, {options.evaluation} images to evaluate: expected positive numbers"
-        )
+        raise InputError(f"{options.repeats} repeats, {options.evaluation} evaluated images: expected positive numbers")
     batch = draw_batch(
         options.batch_size,
         options.size_hw,
@@ -116,5 +113,4 @@ def _settings(cfg: CfgNode, options: Options) -> dict[str, Any]:
         "batch": f"{options.batch_size} x {height} x {width}" + ", padded" * options.padded,
         "repeats": options.repeats,
         "torch": torch.__version__,
-        OURS: d2_detr.__version__,
     }
