@@ -16,8 +16,8 @@ from d2_detr.engine.benchmark.measure import time_call
 from detectron2.config import CfgNode
 
 # Side of the matrices; channels and side of the feature maps of a 3x3 convolution.
-SIZES = {"cpu": (1536, 256, 48), "cuda": (8192, 512, 128)}
-CALLS = 8
+SIZES = {"cpu": (1024, 256, 32), "cuda": (8192, 512, 128)}
+CALLS = 5
 
 
 def count_batch_flop(cfg: CfgNode, batch: list[dict[str, Any]]) -> dict[str, int]:

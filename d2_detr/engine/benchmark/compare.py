@@ -80,9 +80,7 @@ def _difference(measured: Tensor, expected: Tensor) -> float:
 @contextmanager
 def _without_dropout(model: nn.Module) -> Iterator[None]:
     """Set every probability of dropout to 0, whether it is a module's or an attribute of an attention module."""
-    places: list[tuple[nn.Module, str]] = [
-        (module, "p") for module in model.modules() if isinstance(module, nn.Dropout)
-    ]
+    places: list[tuple[nn.Module, str]] = [(m, "p") for m in model.modules() if isinstance(m, nn.Dropout)]
     places += [(m, name) for m in model.modules() for name in _DROPOUTS if isinstance(getattr(m, name, None), float)]
     before = [getattr(module, name) for module, name in places]
     for module, name in places:

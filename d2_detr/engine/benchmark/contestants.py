@@ -115,7 +115,7 @@ def seeded_model(cfg: CfgNode, precision: str, seed: int = 0) -> Detr:
     cfg.defrost()
     cfg.MODEL.DETR.AUTOCAST = "bf16" if PRECISIONS[precision] else "off"
     torch.manual_seed(seed)
-    model = build_model(cfg)
+    model: Any = build_model(cfg)
     state_dict = model.state_dict()
     last_norm = "bn3" if any(".bn3." in name for name in state_dict) else "bn2"
     scaled = {name: 0.25 * weight for name, weight in state_dict.items() if name.endswith(f".{last_norm}.weight")}
