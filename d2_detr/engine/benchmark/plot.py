@@ -36,7 +36,11 @@ def _plot_pass(axes: Axes, results: Results, pass_name: str) -> None:
         color=[f"C{names.index(row.name)}" for row, _ in rows],
         error_kw={"elinewidth": 1, "capsize": 2},
     )
-    axes.bar_label(bars, [f" {timing.median:.3g}" for _, timing in rows], fontsize=8, label_type="center")
+    for bar, (_, timing) in zip(bars, rows, strict=True):
+        middle = bar.get_y() + bar.get_height() / 2
+        axes.annotate(
+            f"{timing.median:.3g}", (0, middle), (3, 0), textcoords="offset points", fontsize=8, va="center_baseline"
+        )
     style_axes(axes, PASSES[pass_name], "seconds per batch", y_max=1)
     axes.set_ylim(len(rows) - 0.4, -0.6)  # the first on top
     axes.grid(visible=False, axis="y")

@@ -21,7 +21,7 @@ class Row:
     """The measurements of a contestant; None for what was not measured.
 
     Args:
-        same_work: it is compared with this project's; False if it does less or computes with less precision.
+        same_work: it does what this project does, so that their times are compared; False if it does less.
         train: of a training step on a batch.
         inference: of detection in a batch.
         memory: bytes that a training step needs in addition to weights and optimizer.
