@@ -28,7 +28,13 @@ def parse_args() -> argparse.Namespace:
     add("--batch-size", "--batch", type=int, default=2, help="images per batch (default 2)")
     add("--size", type=int, nargs=2, default=(800, 1066), metavar=("H", "W"), help="(default 800 1066)")
     add("--padded", action="store_true", help="images of different sizes, the largest of which is --size")
-    add("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="(default both)")
+    add(
+        "--precision",
+        nargs="+",
+        choices=PRECISIONS,
+        default=list(PRECISIONS),
+        help="(default both; not right before KEY VALUE pairs)",
+    )
     add("--repeats", type=int, default=5, help="calls whose median is reported (default 5)")
     add("--no-peers", action="store_true", help="time only this project")
     add("--memory", action="store_true", help="also measure the peak memory of a training step")
