@@ -83,6 +83,7 @@ setup(
             "types-tabulate",
             "types-tqdm",
         ],
+        "benchmark": ["transformers>=5.23", "timm>=1.0"],  # what `d2_detr benchmark` compares with
         "record": ["transformers==5.23.0", "timm==1.0.31"],  # to record the figures in tests/reference again
     },
 )
