@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0.dev0"
 
-from d2_detr._runtime import settle_detectron2, share_cores
+from d2_detr._runtime import limit_spinning, settle_detectron2
 from d2_detr.utils.command_line import announce
 
 announce(__version__)
-share_cores()
+limit_spinning()
 settle_detectron2()
 
 from d2_detr.config import add_detr_config

@@ -9,18 +9,18 @@ import sys
 from pathlib import Path
 
 EMBEDDED = Path(__file__).parent / "_embedded"
-# Those of OpenMP in general, of GNU's and of Intel's. They are read once, when torch is loaded.
-_WAITING_VARIABLES = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
+# Those of OpenMP in general and of GNU's, with which torch is built. They are read once, when torch is loaded.
+_WAITING_VARIABLES = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
 
 
-def share_cores() -> None:
-    """Let threads that wait for each other give up their core, unless a variable says how they wait.
+def limit_spinning() -> None:
+    """Let threads that wait for each other sleep after a tenth of a millisecond, unless a variable says how they wait.
 
-    By default they spin. That is a little faster alone, but a training that shares its cores with another process then
-    takes up to nine times longer (docs/benchmarks.md).
+    By default they spin for 30 times as long. This is not slower alone, and leaves more to other processes on the same
+    cores (docs/benchmarks.md).
     """
     if not _WAITING_VARIABLES & set(os.environ):
-        os.environ["OMP_WAIT_POLICY"] = "passive"
+        os.environ["GOMP_SPINCOUNT"] = "10000"
 
 
 def settle_detectron2() -> None:

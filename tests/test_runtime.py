@@ -58,27 +58,25 @@ def test_embedded_subset_is_the_default_and_is_logged(python, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "waiting"),
-    [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active"), ({"GOMP_SPINCOUNT": "100"}, "None")],
-    ids=["unset", "set", "set for GNU's OpenMP"],
+    ("given", "count"),
+    [({}, "10000"), ({"OMP_WAIT_POLICY": "active"}, "None"), ({"GOMP_SPINCOUNT": "100"}, "100")],
+    ids=["unset", "policy", "count"],
 )
-def test_threads_wait_passively_unless_a_variable_says_otherwise(python, tmp_path, given, waiting):
-    code = (
-        "import os; from d2_detr._runtime import share_cores; share_cores(); print(os.environ.get('OMP_WAIT_POLICY'))"
-    )
+def test_threads_spin_briefly_unless_a_variable_says_otherwise(python, tmp_path, given, count):
+    code = "import os; from d2_detr._runtime import limit_spinning as f; f(); print(os.environ.get('GOMP_SPINCOUNT'))"
     environment = {"PYTHONPATH": str(python.parents[1] / "alone"), **given}
     result = subprocess.run(
         [python, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    assert result.stdout.strip() == waiting
+    assert result.stdout.strip() == count
 
 
-def test_importing_the_package_lets_threads_wait_passively():
-    code = "import os, d2_detr, torch; print(os.environ['OMP_WAIT_POLICY'])"
+def test_importing_the_package_limits_spinning():
+    code = "import os, d2_detr; print(os.environ['GOMP_SPINCOUNT'])"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("OMP_WAIT_POLICY", None)  # which this process has set, too
+    environment.pop("GOMP_SPINCOUNT", None)  # which this process has set, too
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "passive"
+    assert result.stdout.strip() == "10000"
 
 
 def test_bare_clone_in_the_working_folder_is_ignored(python, tmp_path):

@@ -19,10 +19,10 @@ from d2_detr.data.loaders import build_test_loader, build_train_loader
 from d2_detr.data.mapper import DetrDatasetMapper
 from d2_detr.engine.distributed import broadcast_buffers, parallelize
 from d2_detr.engine.hooks.checkpoints import BestCheckpoint, LastCheckpoint
+from d2_detr.engine.hooks.cores import ShareCores
 from d2_detr.engine.hooks.ema import Ema
 from d2_detr.engine.hooks.interruption import Interruption
 from d2_detr.engine.hooks.progress import (
-    BusyCoresWarning,
     ProgressBar,
     ProgressPrinter,
     TimeEstimate,
@@ -152,7 +152,9 @@ class Trainer(DefaultTrainer):
             printer, *writers = self.build_writers()
             hooks.append(PeriodicWriter([printer, *writers], period=20))
             hooks.append(WriteEvaluations(writers, period) if period and self.datasets.test else None)
-            hooks += [ProgressBar() if in_terminal() else TimeEstimate(), BusyCoresWarning()]
+            hooks.append(ProgressBar() if in_terminal() else TimeEstimate())
+        if cfg.MODEL.DEVICE == "cpu":
+            hooks.append(ShareCores())
         return hooks
 
     def build_writers(self) -> list[EventWriter]:

@@ -70,12 +70,12 @@ class SetCriterion(nn.Module):
         normalizers = {"loss_ce": weight_sum, "loss_bbox": num_boxes, "loss_giou": num_boxes}
         matches = self.matcher(pred_logits, pred_boxes, targets)
         pairs = _MatchedPairs.of(matches, targets, pred_logits.device)
-        losses: dict[str, Tensor] = {}
-        last = len(pred_logits) - 1
-        for name, loss_per_layer in self._losses(pred_logits, pred_boxes, targets, pairs).items():
-            weighted = self.weights[name] * (loss_per_layer / normalizers[name])
-            for layer, loss in enumerate(weighted.unbind()):
-                losses[name if layer == last else f"{name}_{layer}"] = loss
+        per_layer = {
+            name: (self.weights[name] * (loss / normalizers[name])).unbind()
+            for name, loss in self._losses(pred_logits, pred_boxes, targets, pairs).items()
+        }
+        suffixes = [*(f"_{layer}" for layer in range(len(pred_logits) - 1)), ""]
+        losses = {name + suffix: loss[i] for i, suffix in enumerate(suffixes) for name, loss in per_layer.items()}
         if predict_masks is not None:
             mask_logits = predict_masks(pairs.images, pairs.queries[-1])
             gt_masks = [target["masks"][match.objects[-1]] for target, match in zip(targets, matches, strict=True)]

@@ -126,17 +126,6 @@ def test_first_log_line_estimates_the_remaining_time(drawn_balloons, tiny_opts, 
     assert re.fullmatch(r"[\d.e-]+ seconds per iteration: 0:00:00 left, without evaluations", logged[0])
 
 
-@pytest.mark.parametrize(("waited", "warned"), [(100, False), (2900, True)], ids=["alone", "shared"])
-def test_waiting_for_a_busy_cpu_is_warned_about(drawn_balloons, tiny_opts, monkeypatch, waited, warned):
-    warnings, times = [], iter([(0, 0), (1000, waited)])
-    monkeypatch.setattr("d2_detr.engine.hooks.progress._scheduled_ns", lambda: next(times))
-    monkeypatch.setattr(
-        "d2_detr.engine.hooks.progress.logger.warning", lambda text, *args: warnings.append(text % args)
-    )
-    build_trainer(tiny_opts).train()
-    assert bool(warnings) == warned and all("wait for a core 74 % of the time" in text for text in warnings)
-
-
 def test_four_images_can_be_overfitted(drawn_balloons, tiny_opts):
     """AP50 is above 90 on the training images."""
     opts = (

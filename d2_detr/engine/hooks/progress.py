@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -38,7 +37,6 @@ CLASS_PREFIX = "bbox/AP-"
 MAX_CLASSES = 10  # whose AP fits into a line
 NUM_TIMED = 5  # iterations before the first estimate; Detectron2 does not time the very first, which take longer
 WINDOW = 20  # iterations whose median is shown
-MAX_WAITING = 0.25  # share of time that threads wait for a core before other processes are suspected
 
 
 class ProgressPrinter(EventWriter):
@@ -79,26 +77,6 @@ class TimeEstimate(HookBase):
             seconds = self.trainer.storage.history("time").latest()
             left = datetime.timedelta(seconds=int(seconds * (self.trainer.max_iter - self.trainer.iter - 1)))
             logger.info("%.2g seconds per iteration: %s left, without evaluations", seconds, left)
-
-
-class BusyCoresWarning(HookBase):
-    """Warns once, early, if other processes slow a training down."""
-
-    def before_train(self) -> None:
-        """Start to measure how long threads wait for a core."""
-        self._scheduled = _scheduled_ns()
-
-    def after_step(self) -> None:
-        """Compare how long threads have run and waited."""
-        if self.trainer.iter + 1 - self.trainer.start_iter != NUM_TIMED:
-            return
-        ran, waited = (now - before for now, before in zip(_scheduled_ns(), self._scheduled, strict=True))
-        if waited > MAX_WAITING * (ran + waited) > 0:
-            logger.warning(
-                "Other processes share the CPU cores: threads of this training wait for a core %.0f %% of the time. It "
-                "would be faster alone",
-                100 * waited / (ran + waited),
-            )
 
 
 class WriteEvaluations(HookBase):
@@ -175,15 +153,3 @@ def in_terminal() -> bool:
 
 def _median(storage: EventStorage, name: str) -> float:
     return storage.history(name).median(storage.count_samples(name, WINDOW))
-
-
-def _scheduled_ns() -> tuple[int, int]:
-    """Return how long all threads of this process have run, and waited for a core; 0, 0 where Linux does not tell."""
-    ran = waited = 0
-    for file in Path("/proc/self/task").glob("*/schedstat"):
-        try:
-            thread_ran, thread_waited, _ = map(int, file.read_text().split())
-        except (OSError, ValueError):  # the thread has ended
-            continue
-        ran, waited = ran + thread_ran, waited + thread_waited
-    return ran, waited
