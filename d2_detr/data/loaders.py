@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from d2_detr.data.mapper import DetrDatasetMapper
-from d2_detr.structures.dataset import Dataset, Record
+from d2_detr.structures.dataset import Dataset
+from d2_detr.structures.records import Record
 from d2_detr.utils.errors import InputError
 
 from detectron2.config import CfgNode

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from d2_detr.structures.dataset import Record
 from d2_detr.structures.label_map import LabelMap
+from d2_detr.structures.records import Record
 
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 

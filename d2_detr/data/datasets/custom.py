@@ -18,8 +18,8 @@ from d2_detr.data.datasets.layouts import Layout, find_layout
 from d2_detr.data.datasets.panoptic import PanopticSource
 from d2_detr.data.formats.coco import CocoFile, parse_coco
 from d2_detr.data.formats.coco_sections import parse_categories, parse_sections
-from d2_detr.structures.dataset import Record
 from d2_detr.structures.label_map import LabelMap
+from d2_detr.structures.records import Record
 from d2_detr.utils.command_line import command
 from d2_detr.utils.errors import InputError
 

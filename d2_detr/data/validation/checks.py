@@ -9,7 +9,8 @@ from tqdm import tqdm
 
 from d2_detr.data.annotations import annotated_wh, mask_problem, record_annotations
 from d2_detr.data.images import check_image
-from d2_detr.structures.dataset import Dataset, Record
+from d2_detr.structures.dataset import Dataset
+from d2_detr.structures.records import Record
 from d2_detr.utils.errors import InputError
 
 NUM_THREADS = 16  # reading headers waits for the disk

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from tabulate import tabulate
 
 from d2_detr.data.annotations import annotated_wh, record_annotations
-from d2_detr.structures.dataset import Dataset, Record
+from d2_detr.structures.dataset import Dataset
 from d2_detr.structures.label_map import LabelMap
+from d2_detr.structures.records import Record
 
 from detectron2.structures import BoxMode
 
