@@ -70,7 +70,7 @@ class Datasets:
 
         Detectron2 makes a compact copy of a list; what is compact already is handed on as it is.
         """
-        every = [dataset.records for dataset in self.train]
+        every: list[Any] = [dataset.records for dataset in self.train]
         if len(every) == 1:
             return every[0]
         if any(isinstance(records, Records) for records in every):

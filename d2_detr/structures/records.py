@@ -45,8 +45,16 @@ class Records(Sequence[Record]):
     @classmethod
     def pack(cls, records: Iterable[Record]) -> Records:
         """Encode records into memory."""
-        encoded = [encode_record(record) for record in records]
-        return cls(b"".join(encoded), spans_of(map(len, encoded)))
+        return cls.join(map(encode_record, records))
+
+    @classmethod
+    def join(cls, encoded_records: Iterable[bytes]) -> Records:
+        """Put encoded records into memory."""
+        block, lengths = bytearray(), []
+        for encoded in encoded_records:  # one by one: many small objects would need more memory and time
+            block += encoded
+            lengths.append(len(encoded))
+        return cls(memoryview(block), spans_of(lengths))
 
     @classmethod
     def map(cls, path: Path, spans: np.ndarray) -> Records:
