@@ -75,6 +75,8 @@ def _measure_start(folder: Path, scratch: Path, num_processes: int, opts: Sequen
 
 def _start(folder: Path, scratch: Path, num_processes: int, opts: Sequence[object], started: float) -> None:
     """Start a training in this process and, if there are several, in others."""
+    # The workers of a loader are started as in a process that was not spawned.
+    multiprocessing.set_start_method(None, force=True)  # type: ignore[arg-type]
     options = {
         "OUTPUT_DIR": str(scratch / "output"),
         "MODEL.DEVICE": "cpu",

@@ -45,6 +45,14 @@ class BoxFormat:
             self.are_fractions = max(box) <= 1
             self.are_whole = self.are_whole and not any(number % 1 for number in box)
 
+    def merge(self, other: BoxFormat) -> None:
+        """Count the boxes of another part of the same file."""
+        self.num_boxes += other.num_boxes
+        self.are_corners = self.are_corners and other.are_corners
+        self.num_out_of_bounds += other.num_out_of_bounds
+        self.are_fractions = self.are_fractions and other.are_fractions
+        self.are_whole = self.are_whole and other.are_whole
+
     def check(self, path: Path, num_annotations: int) -> None:
         """Check that the boxes are neither corners nor fractions.
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from d2_detr.data.formats.coco import image_dict, instance_dict
-from d2_detr.data.formats.coco_annotations import AnnotationChecker, dropped_warning, normalized
+from d2_detr.data.formats.coco_annotations import AnnotationChecker, BoxFormat, dropped_warning, normalized
 from d2_detr.data.formats.coco_pieces import NotDividedError, divide, parse_piece
 from d2_detr.data.formats.coco_sections import Entry, parse_categories, parse_images, parse_sections
 from d2_detr.structures.records import encode_record, map_file, spans_of
@@ -34,7 +34,7 @@ class Piece(NamedTuple):
         images: (N,), int32: the index of each instance's image.
         spans: (N, 2), int64: where each instance is in `block`, in bytes.
         block: the encoded instances.
-        may_be_corners, may_be_fractions: what BoxFormat finds out about the boxes.
+        box_format: of the boxes.
     """
 
     num_annotations: int
@@ -42,8 +42,7 @@ class Piece(NamedTuple):
     images: np.ndarray
     spans: np.ndarray
     block: bytes
-    may_be_corners: bool
-    may_be_fractions: bool
+    box_format: BoxFormat
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,10 @@ def encode_coco(path: Path, image_root: Path) -> EncodedFile | None:
         images = parse_images(path, sections["images"], image_root)
         encoder = _Encoder(text, images, parse_categories(path, sections["categories"]))
         pieces = list(map_in_processes(encoder, spans, f"Reading {path.name}", num_workers=num_cores()))
-        if all(piece.may_be_corners for piece in pieces) or all(piece.may_be_fractions for piece in pieces):
-            return None
+        box_format = BoxFormat()
+        for piece in pieces:
+            box_format.merge(piece.box_format)
+        box_format.check(path, sum(piece.num_annotations for piece in pieces))
         warning = encoder.warning(path, spans, pieces)
     except (NotDividedError, InputError, OSError, ValueError, BrokenExecutor):
         return None
@@ -135,15 +136,13 @@ class _Encoder:
                 images.append(self._image_indices[annotation["image_id"]])
         if checker.problems:
             raise NotDividedError
-        boxes = checker.box_format
         return Piece(
             len(entries),
             len(checker.dropped),
             np.array(images, np.int32),
             spans_of(lengths),
             bytes(block),
-            boxes.are_corners,
-            boxes.are_fractions,
+            checker.box_format,
         )
 
     def warning(self, path: Path, spans: Sequence[tuple[int, int]], pieces: Sequence[Piece]) -> str:
