@@ -24,9 +24,7 @@ def made(tmp_path):
 
 def test_first_and_second_start_are_timed(tmp_path):
     output = tmp_path / "times.json"
-    status, printed = run(
-        tmp_path, "benchmark_data.py", tmp_path / "data", *NUMBERS, "--output", output, *SMALL.split()
-    )
+    status, printed = run(tmp_path, "benchmark_data.py", tmp_path / "data", *NUMBERS, "--output", output, *SMALL)
     assert status == 0, printed
     results = json.loads(output.read_text())
     assert list(results) == ["first start", "second start"] and "first batch" in printed
