@@ -5,7 +5,7 @@ d2_detr benchmark-data path/to/folder --processes 8 --output times.json
 d2_detr benchmark-data path/to/folder --images 8000 --val-images 400 --annotations 60000
 
 The folder gets a dataset of random polygons, unless it has one. With the default numbers this takes some minutes and
-1.5 GB. Then a training is started until its first batch is ready, first with an empty cache and then again.
+2 GB. Then a training is started until its first batch is ready, first with an empty cache and then again.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from d2_detr.structures.records import encode_record, map_file, spans_of
 from d2_detr.utils.errors import InputError
 from d2_detr.utils.processes import map_in_processes, num_cores
 
-PIECE_SIZE = 4 << 20  # bytes; parsed, this is 20 MB of objects
+PIECE_SIZE = 1 << 20  # bytes; parsed, this is 5 MB of objects
 
 
 class Piece(NamedTuple):
