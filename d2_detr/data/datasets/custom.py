@@ -109,8 +109,8 @@ class CustomFolder:
                 logger.warning(known.warning)
             return known
         # Of what is evaluated, the annotations themselves are needed.
-        if key and classes is None and not evaluated and (checked := self._read_large(key)):
-            return checked
+        if key and classes is None and not evaluated and (large := self._read_large(key)):
+            return large
         coco = parse_coco(source.content, images, source=source.origin, strict=self.strict)
         if classes is None:
             classes = coco.categories
@@ -119,9 +119,10 @@ class CustomFolder:
         records = coco.dataset_dicts(images, contiguous_ids)
         # pycocotools needs a file, and one without the irregularities that are accepted here.
         json_file = str(write_to_cache(coco.as_json(classes), name)) if evaluated else ""
-        if key and (checked := remember(key, map(encode_record, records), classes, coco.warning, json_file)):
-            return checked
-        return CheckedSplit(Records.pack(records), classes, coco.warning, json_file)
+        if not key:
+            return CheckedSplit(records, classes, coco.warning, json_file)
+        checked = remember(key, map(encode_record, records), classes, coco.warning, json_file)
+        return checked or CheckedSplit(Records.pack(records), classes, coco.warning, json_file)
 
     def _read_large(self, key: SplitKey) -> CheckedSplit | None:
         """Read a large annotation file in pieces and put it into the cache; None if it has errors or is unusual."""

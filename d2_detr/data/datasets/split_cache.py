@@ -15,14 +15,14 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from d2_detr.structures.records import Records, spans_of
+from d2_detr.structures.records import Record, Records, spans_of
 from d2_detr.utils.download import cache_folder
 from d2_detr.utils.files import atomic_write
 
@@ -40,13 +40,13 @@ class CheckedSplit:
     """The records of a checked annotation file.
 
     Attributes:
-        records: the images, in Detectron2's dataset format.
+        records: the images, in Detectron2's dataset format; a list if the file is small.
         classes: category names by id, of the whole dataset.
         warning: the message about annotations that were dropped, or "".
         json_file: the annotations against which AP is measured, or "".
     """
 
-    records: Records
+    records: Sequence[Record]
     classes: dict[int, str]
     warning: str = ""
     json_file: str = ""

@@ -58,7 +58,7 @@ def _image_problems(dataset: Dataset) -> list[FileNotFoundError | InputError]:
 
     def check(indices: range) -> _Checked:
         # Without the annotations: thousands of objects in memory would slow everything down.
-        records = [
+        records: list[Record] = [
             {key: record[key] for key in ("file_name", "width", "height") if key in record}
             for record in dataset.records[indices.start : indices.stop]
         ]
@@ -76,7 +76,7 @@ def _image_problems(dataset: Dataset) -> list[FileNotFoundError | InputError]:
         # Each thread has a part: passing on the images one by one would take longer than to check them.
         with ThreadPoolExecutor(NUM_THREADS) as pool:
             list(pool.map(check_part, (range(first, len(records), NUM_THREADS) for first in range(NUM_THREADS))))
-        return _Checked([*filter(None, problems)], [f for f in fingerprints if f is not None])
+        return _Checked([p for p in problems if p], [f for f in fingerprints if f is not None])
 
     work = chunks(len(dataset.records), CHUNK_SIZE)
     checked = list(map_in_processes(check, work, f"Checking the images of {dataset.name}", num_workers=num_cores()))
