@@ -52,6 +52,7 @@ setup(
         "jinja2",
         "matplotlib",
         "numpy",
+        "orjson",
         "Pillow",
         "pycocotools",
         "PyYAML",

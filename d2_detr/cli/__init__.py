@@ -21,6 +21,7 @@ COMMANDS = {
     "make-panoptic": "make panoptic annotations from instance masks",
     "prepare-balloon": "download or draw the balloon dataset",
     "benchmark": "time a training step and inference",
+    "benchmark-data": "time the start of a training on a dataset as large as COCO",
     "demo": "train on drawn balloons, from end to end",
 }
 

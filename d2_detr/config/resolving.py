@@ -45,7 +45,7 @@ def resolve_config(cfg: CfgNode, datasets: Datasets) -> CfgNode:
     if float(cfg.SOLVER.MAX_EPOCHS).is_integer():
         cfg.SOLVER.MAX_EPOCHS = int(cfg.SOLVER.MAX_EPOCHS)  # which also Detectron2's own merge accepts for 0
     if datasets.train:
-        cfg.SOLVER.MAX_ITER = resolve_schedule(cfg, len(datasets.train_records)).max_iter
+        cfg.SOLVER.MAX_ITER = resolve_schedule(cfg, datasets.num_train_images).max_iter
     return cfg
 
 

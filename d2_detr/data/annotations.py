@@ -11,9 +11,9 @@ import pycocotools.mask as mask_util
 from d2_detr.data.formats.coco_panoptic import read_ids
 from d2_detr.data.images import image_size, read_image
 from d2_detr.structures.conversions import NO_BOX
-from d2_detr.structures.dataset import Record
 from d2_detr.structures.detections import Detections
 from d2_detr.structures.masks import mask_to_rle, to_rle
+from d2_detr.structures.records import Record
 from d2_detr.utils.errors import InputError
 
 from detectron2.structures import BoxMode

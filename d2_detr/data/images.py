@@ -82,7 +82,7 @@ def check_image(path: str | Path, annotated_wh: tuple[int, int] | None) -> None:
         stored_wh = image.size
         if not _has_end_marker(path, image.format):
             _load(image, path)
-    if annotated_wh and annotated_wh not in (stored_wh, upright_wh := image_size(path)):
+    if annotated_wh and annotated_wh != stored_wh and annotated_wh != (upright_wh := image_size(path)):
         raise InputError(_size_mismatch(path, upright_wh, annotated_wh))
 
 

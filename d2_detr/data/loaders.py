@@ -6,13 +6,14 @@ returned as its result, and raised by the process that uses the batch.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from d2_detr.data.mapper import DetrDatasetMapper
-from d2_detr.structures.dataset import Dataset, Record
+from d2_detr.structures.dataset import Dataset
+from d2_detr.structures.records import Record
 from d2_detr.utils.errors import InputError
+from d2_detr.utils.processes import num_cores
 
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
@@ -39,8 +40,7 @@ def build_test_loader(cfg: CfgNode, dataset: Dataset) -> Any:  # with the interf
 
 def _num_workers(cfg: CfgNode) -> int:
     """Return DATALOADER.NUM_WORKERS, at most one for each core: more of them only wait."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cfg.DATALOADER.NUM_WORKERS, cores)
+    return min(cfg.DATALOADER.NUM_WORKERS, num_cores())
 
 
 class _ErrorReturningMapper:

@@ -61,7 +61,7 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)
         self.datasets = load_datasets(cfg) if datasets is None else datasets
         cfg = self.cfg = resolve_config(self.auto_scale_workers(cfg, comm.get_world_size()), self.datasets)
-        self.schedule = resolve_schedule(cfg, len(self.datasets.train_records))
+        self.schedule = resolve_schedule(cfg, self.datasets.num_train_images)
         if cfg.TEST.PRECISE_BN.ENABLED:
             raise InputError("TEST.PRECISE_BN is not supported; set TEST.PRECISE_BN.ENABLED False")
         model = self.build_model(cfg)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import ConcatDataset
+
 from d2_detr.structures.label_map import LabelMap
+from d2_detr.structures.records import Record, Records
 
 from detectron2.data import Metadata
-
-Record = dict[str, Any]  # a dataset dict of Detectron2
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,7 @@ class Dataset:
 
     name: str
     catalog_name: str
-    records: list[Record] = field(repr=False)
+    records: Sequence[Record] = field(repr=False)
     label_map: LabelMap
     metadata: Metadata = field(repr=False)
     panoptic_things: Dataset | None = None
@@ -59,6 +60,19 @@ class Datasets:
     test: Sequence[Dataset]
 
     @property
-    def train_records(self) -> list[Record]:
-        """The images of an epoch."""
-        return [record for dataset in self.train for record in dataset.records]
+    def num_train_images(self) -> int:
+        """The number of images in an epoch."""
+        return sum(len(dataset.records) for dataset in self.train)
+
+    @property
+    def train_records(self) -> Any:
+        """The images of an epoch, as Detectron2's build_detection_train_loader takes them.
+
+        Detectron2 makes a compact copy of a list; what is compact already is handed on as it is.
+        """
+        every: list[Any] = [dataset.records for dataset in self.train]
+        if len(every) == 1:
+            return every[0]
+        if any(isinstance(records, Records) for records in every):
+            return ConcatDataset(every)
+        return [record for records in every for record in records]

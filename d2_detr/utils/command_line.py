@@ -34,6 +34,7 @@ TOOLS = {
     "make-panoptic": "make_panoptic.py",
     "prepare-balloon": "prepare_balloon.py",
     "benchmark": "benchmark.py",
+    "benchmark-data": "benchmark_data.py",
     "demo": "demo.py",
 }
 _TOOLS_FOLDER = Path(__file__).parents[2] / "tools"  # of a clone

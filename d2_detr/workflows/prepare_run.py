@@ -72,7 +72,7 @@ def has_checkpoint(output_dir: str | Path) -> bool:
 
 
 def _log_schedule(cfg: CfgNode, datasets: Datasets) -> None:
-    num_images, solver = len(datasets.train_records), cfg.SOLVER
+    num_images, solver = datasets.num_train_images, cfg.SOLVER
     if solver.MAX_EPOCHS:
         steps = resolve_schedule(cfg, num_images).steps
         logger.info(

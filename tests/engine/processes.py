@@ -8,7 +8,7 @@ import torch
 
 from d2_detr.config import load_config, resolve_config
 from d2_detr.config.keys import CUSTOM_VAL
-from d2_detr.data.datasets import load_datasets
+from d2_detr.data.datasets import custom, load_datasets, split_cache
 from d2_detr.data.loaders import build_test_loader
 from d2_detr.engine.trainer import Trainer
 from d2_detr.evaluation.evaluate import evaluate_model
@@ -75,6 +75,20 @@ def evaluate(opts: list[str], root: Path, folder: Path) -> None:
     seen = [inputs["image_id"] for batch in loader for inputs in batch]
     results = evaluate_model(resolve_config(cfg, datasets), Trainer.build_model(cfg), datasets.test)
     torch.save({"seen": seen, "results": dict(results)}, folder / f"rank{comm.get_rank()}.pt")
+
+
+def load(opts: list[str], root: Path, folder: Path) -> None:
+    """Read a custom dataset whose annotation files are large enough for the cache, and write how this rank did it."""
+    split_cache.MIN_BYTES = 1
+    parsed = []
+    encode_coco, parse_coco = custom.encode_coco, custom.parse_coco
+    custom.encode_coco = lambda path, *args: parsed.append(path.name) or encode_coco(path, *args)
+    custom.parse_coco = lambda *args, source, **kwargs: (
+        parsed.append(source.name) or parse_coco(*args, source=source, **kwargs)
+    )
+    datasets = load_datasets(load_config("detr_r50_custom.yaml", opts, root))
+    records = [str(record) for record in datasets.train_records]
+    torch.save({"parsed": parsed, "records": records}, folder / f"rank{comm.get_rank()}.pt")
 
 
 def fail(rank: int, error: str) -> None:

@@ -85,7 +85,26 @@ def test_all_processes_evaluate_the_saved_model(drawn_balloons, tiny_opts, tmp_p
             assert torch.equal(counted, saved[name.removeprefix("module.")])
 
 
+def test_one_process_parses_a_large_file_and_the_others_use_its_result(tmp_path, monkeypatch):
+    monkeypatch.setenv("D2_DETR_CACHE", str(tmp_path / "cache"))
+    root = shapes.draw_shapes(tmp_path / "coco")
+    first, *others = run(processes.load, 3, tmp_path / "ranks", ["MODEL.DEVICE", "cpu"], root)
+    assert first["parsed"] == ["custom_train.json", "custom_val.json"]
+    assert all(rank["parsed"] == [] and rank["records"] == first["records"] for rank in others)
+    assert len(first["records"]) == 6
+
+
 # ---- failures
+
+
+def test_an_error_in_the_data_ends_all_processes_with_its_message(tmp_path, monkeypatch):
+    monkeypatch.setenv("D2_DETR_CACHE", str(tmp_path / "cache"))
+    root = shapes.draw_shapes(tmp_path / "coco")
+    coco = shapes.read(root, "train")
+    coco["annotations"][2]["image_id"] = 77
+    shapes.write(coco, root, "train")
+    with pytest.raises(InputError, match=r"^\S*custom_train\.json: annotations\[2\] \(id 2\): image_id 77 is not"):
+        run(processes.load, 2, tmp_path / "ranks", ["MODEL.DEVICE", "cpu"], root)
 
 
 def test_input_error_of_one_process_is_raised_unchanged():

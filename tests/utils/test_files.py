@@ -1,5 +1,7 @@
 """Reading of JSON files with clear errors, and atomic writes."""
 
+import contextlib
+import gc
 import json
 import os
 
@@ -118,3 +120,33 @@ def test_other_content_is_overwritten_only_if_allowed(old):
     write_json([1], old)
     write_json([1], old, overwrite=False)
     assert read_json(old) == [1]
+
+
+# ---- what the fast parser refuses
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b"[NaN, Infinity]", [float("nan"), float("inf")]),
+        (b"1" + b"0" * 400, 10**400),
+        (rb'"a\udc80.jpg"', "a\udc80.jpg"),
+        (b'\xef\xbb\xbf{"a": 1}', {"a": 1}),
+        ('{"é": 1}'.encode("utf-16"), {"é": 1}),
+    ],
+    ids=["nan", "huge_integer", "lone_surrogate", "byte_order_mark", "utf_16"],
+)
+def test_everything_that_python_parses_is_accepted(path, text, value):
+    path.parent.mkdir()
+    path.write_bytes(text)
+    assert repr(read_json(path)) == repr(value)
+
+
+def test_parsing_leaves_the_garbage_collector_as_it_was(old):
+    for set_state, enabled in ((gc.disable, False), (gc.enable, True)):
+        set_state()
+        for text in ("[1]", "[1"):
+            old.write_text(text)
+            with contextlib.suppress(InputError):
+                read_json(old)
+            assert gc.isenabled() == enabled

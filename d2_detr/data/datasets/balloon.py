@@ -26,7 +26,7 @@ from d2_detr.data.datasets.panoptic import PanopticSource
 from d2_detr.data.datasets.synthetic import draw_dataset
 from d2_detr.data.formats.coco import read_coco
 from d2_detr.data.formats.via import VIA_FILE, parse_via, via_to_coco
-from d2_detr.structures.dataset import Record
+from d2_detr.structures.records import Record
 from d2_detr.utils.command_line import command
 from d2_detr.utils.download import cache_folder, download, file_sha256
 from d2_detr.utils.errors import InputError

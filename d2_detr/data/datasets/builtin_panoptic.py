@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from d2_detr.data.datasets import catalog
 from d2_detr.data.datasets.panoptic import PanopticSource
-from d2_detr.structures.dataset import Record
+from d2_detr.structures.records import Record
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 

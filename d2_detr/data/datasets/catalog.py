@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from d2_detr.structures.dataset import Record
 from d2_detr.structures.label_map import LabelMap
+from d2_detr.structures.records import Record
 
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
@@ -17,11 +17,11 @@ def datasets_folder() -> Path:
     return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
 
 
-def register(name: str, load: Callable[[], list[Record]], **metadata: object) -> None:
+def register(name: str, load: Callable[[], Sequence[Record]], **metadata: object) -> None:
     """Register a dataset, replacing one of the same name. `load` runs on first use."""
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)
-    DatasetCatalog.register(name, load)
+    DatasetCatalog.register(name, load)  # type: ignore[arg-type]  # Detectron2 makes a list of any sequence
     set_metadata(name, **metadata)
 
 

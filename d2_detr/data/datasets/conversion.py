@@ -22,7 +22,7 @@ from d2_detr.data.formats.via import Region, classes_in_file, parse_via, via_to_
 from d2_detr.utils.command_line import command
 from d2_detr.utils.download import cache_folder
 from d2_detr.utils.errors import InputError
-from d2_detr.utils.files import read_json, write_json
+from d2_detr.utils.files import atomic_write, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +68,11 @@ def coco_sources(layout: Layout) -> dict[str, CocoSource]:
 
 def write_to_cache(content: dict[str, Any], stem: str) -> Path:
     """Write a JSON file to the cache, unless it is there, and return its path: `stem` and a hash of the content."""
-    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-    path = cache_folder() / "datasets" / f"{stem}-{digest}.json"
+    text = json.dumps(content).encode()
+    path = cache_folder() / "datasets" / f"{stem}-{hashlib.sha256(text).hexdigest()[:16]}.json"
     if not path.is_file():
-        write_json(content, path)
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(text)
     return path
 
 

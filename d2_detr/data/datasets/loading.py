@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from d2_detr.config.keys import CUSTOM_TEST, CUSTOM_TRAIN, CUSTOM_VAL, PANOPTIC_SUFFIX
 from d2_detr.data.datasets import balloon, builtin_panoptic
 from d2_detr.data.datasets.catalog import label_map_from_metadata
 from d2_detr.data.datasets.custom import CustomFolder
 from d2_detr.structures.dataset import Dataset, Datasets
+from d2_detr.structures.records import Records
 from d2_detr.utils.errors import InputError
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.build import filter_images_with_only_crowd_annotations
+from detectron2.utils import comm
+
+T = TypeVar("T")
 
 CUSTOM = [name + suffix for name in (CUSTOM_TRAIN, CUSTOM_VAL, CUSTOM_TEST) for suffix in ("", PANOPTIC_SUFFIX)]
 
@@ -22,16 +28,13 @@ CUSTOM = [name + suffix for name in (CUSTOM_TRAIN, CUSTOM_VAL, CUSTOM_TEST) for 
 def load_datasets(cfg: CfgNode, *, evaluation_only: bool = False) -> Datasets:
     """Read the datasets of DATASETS.TEST and, unless it is an evaluation, of DATASETS.TRAIN.
 
-    DATALOADER.FILTER_EMPTY_ANNOTATIONS leaves out training images without objects, as in Detectron2.
+    All processes of a run call this together. DATALOADER.FILTER_EMPTY_ANNOTATIONS leaves out training images without
+    objects, as in Detectron2.
 
     Raises:
         FileNotFoundError, InputError: a dataset is unknown, or its files are missing or wrong.
     """
-    folder = CustomFolder(cfg.DATASETS.CUSTOM, strict=cfg.DATASETS.STRICT) if cfg.DATASETS.CUSTOM else None
-    train = [] if evaluation_only else [_load(name, folder, evaluated=False) for name in cfg.DATASETS.TRAIN]
-    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        train = [_without_empty_images(dataset) for dataset in train]
-    datasets = Datasets(train, [_load(name, folder) for name in cfg.DATASETS.TEST])
+    datasets = _one_process_first(lambda: _load_all(cfg, evaluation_only=evaluation_only))
     if cfg.MODEL.DETR.PANOPTIC_ON:
         _check_panoptic(datasets)
     return datasets
@@ -73,6 +76,36 @@ def register_dataset(name: str) -> None:
         raise InputError(f"dataset {name!r} is not registered; known are {', '.join(known)}")
 
 
+def _load_all(cfg: CfgNode, *, evaluation_only: bool) -> Datasets:
+    folder = CustomFolder(cfg.DATASETS.CUSTOM, strict=cfg.DATASETS.STRICT) if cfg.DATASETS.CUSTOM else None
+    train = [] if evaluation_only else [_load(name, folder, evaluated=False) for name in cfg.DATASETS.TRAIN]
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        train = [_without_empty_images(dataset) for dataset in train]
+    return Datasets(train, [_load(name, folder) for name in cfg.DATASETS.TEST])
+
+
+def _one_process_first(read: Callable[[], T]) -> T:
+    """Read something in one process of each machine, and then in the others, which find large files in the cache.
+
+    Raises:
+        InputError, OSError: reading fails, here or in a process that reads first.
+    """
+    if comm.get_world_size() == 1:
+        return read()
+    is_first = comm.get_local_rank() == 0
+    result: T | None = None
+    error: InputError | OSError | None = None
+    if is_first:
+        try:
+            result = read()
+        except (InputError, OSError) as raised:  # the others must not wait for ever
+            error = raised
+    errors = [*filter(None, comm.all_gather(error))]
+    if errors:
+        raise error or errors[0]
+    return result if result is not None else read()
+
+
 def _load(name: str, folder: CustomFolder | None, *, evaluated: bool = True) -> Dataset:
     """Read a dataset; one that is evaluated with a file for AP, and a panoptic one with its things."""
     if folder and name in CUSTOM:
@@ -89,7 +122,17 @@ def _load(name: str, folder: CustomFolder | None, *, evaluated: bool = True) -> 
 def _without_empty_images(dataset: Dataset) -> Dataset:
     if "annotations" not in dataset.records[0]:
         return dataset
-    return replace(dataset, records=filter_images_with_only_crowd_annotations(dataset.records))
+    records = dataset.records
+    if not isinstance(records, Records):
+        return replace(dataset, records=filter_images_with_only_crowd_annotations([*records]))
+    # Detectron2 filters a list, for which all records would have to be in memory; these have only what it looks at.
+    flags = ({"iscrowd": 0}, {"iscrowd": 1})
+    dicts = [
+        {"index": i, "annotations": [flags[bool(a.get("iscrowd", 0))] for a in record["annotations"]]}
+        for i, record in enumerate(records)
+    ]
+    kept = filter_images_with_only_crowd_annotations(dicts)
+    return replace(dataset, records=records.select([record["index"] for record in kept]))
 
 
 def _check_panoptic(datasets: Datasets) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from d2_detr.data.formats.coco_panoptic import PanopticFile, panoptic_json_path, read_panoptic
-from d2_detr.structures.dataset import Record
+from d2_detr.structures.records import Record
 from d2_detr.utils.command_line import command
 from d2_detr.utils.errors import InputError
 

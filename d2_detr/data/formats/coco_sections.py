@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from d2_detr.utils.errors import InputError
 
 SECTIONS = ("images", "annotations", "categories")
 MAX_NUMBER = 1e9  # larger than any coordinate in pixels; JSON integers may be too large for a float
+MAX_ID = 2**63 - 1
+NUMBER_TYPES = {int, float}
 
 Entry = dict[str, Any]
 
@@ -21,16 +24,36 @@ def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
 
 
+def all_numbers(values: Sequence[object]) -> bool:
+    """Return whether `is_number` holds for all values, without a call for each."""
+    if not values or not set(map(type, values)) <= NUMBER_TYPES:
+        return all(map(is_number, values))
+    numbers: Sequence[Any] = values
+    # Comparisons overlook NaN, but a sum does not.
+    return min(numbers) >= -MAX_NUMBER and max(numbers) <= MAX_NUMBER and not math.isnan(sum(numbers))
+
+
 def is_box(value: object) -> TypeGuard[list[float]]:
     """Return whether a JSON value is a list of four numbers."""
-    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+    return isinstance(value, list) and len(value) == 4 and all_numbers(value)
 
 
 def parse_id(value: object) -> int | str | None:
-    """Return an id as an integer if possible, or as text; None if it is neither."""
-    if (isinstance(value, float) and value.is_integer()) or (isinstance(value, str) and value.isdecimal()):
+    """Return an id as an integer of 64 bits if possible, or as text; None if it is neither."""
+    if type(value) is int:  # most ids; bool is another type
+        return value if abs(value) <= MAX_ID else None
+    if isinstance(value, float) and value.is_integer() and abs(value) <= MAX_ID:
         return int(value)
-    return value if isinstance(value, int | str) and not isinstance(value, bool) and value != "" else None
+    if isinstance(value, str) and value.isdecimal() and len(value) < 20 and int(value) <= MAX_ID:
+        return int(value)
+    return value if isinstance(value, str) and value != "" else None
+
+
+def expected_id(value: object, kind: str) -> str:
+    """Return what an id should be that is not of this kind, for messages."""
+    if isinstance(value, int | float) and abs(value) > MAX_ID:
+        return f"expected {kind} of at most 64 bits; number the entries anew"
+    return f"expected {kind}"
 
 
 def parse_sections(path: Path, content: object) -> dict[str, list[Entry]]:
@@ -70,7 +93,8 @@ def parse_categories(path: Path, entries: Sequence[Entry]) -> dict[int, str]:
     for i, entry in enumerate(entries):
         category_id = parse_id(entry.get("id"))
         if not isinstance(category_id, int):
-            raise InputError(f"{path}: categories[{i}]: id {entry.get('id')!r}, expected a number")
+            expected = expected_id(entry.get("id"), "a number")
+            raise InputError(f"{path}: categories[{i}]: id {entry.get('id')!r}, {expected}")
         if category_id in categories:
             raise InputError(f"{path}: categories[{i}]: duplicate id {category_id}; give each category its own")
         if not isinstance(entry.get("name"), str):
@@ -98,7 +122,8 @@ def parse_images(path: Path, entries: Sequence[Entry], image_root: Path | None =
     for i, entry in enumerate(entries):
         image_id, file_name = parse_id(entry.get("id")), entry.get("file_name")
         if image_id is None:
-            raise InputError(f"{path}: images[{i}]: id is {entry.get('id')!r}, expected a number or text")
+            expected = expected_id(entry.get("id"), "a number or text")
+            raise InputError(f"{path}: images[{i}]: id is {entry.get('id')!r}, {expected}")
         if not isinstance(file_name, str):
             raise InputError(f"{path}: images[{i}] (id {image_id}): file_name is {file_name!r}, expected text")
         if image_id in seen:

@@ -15,6 +15,8 @@ def original_image_name(file_name: str) -> str | None:
     Returns:
         NAME of a file FOLDER/NAME.rf.HASH.jpg, as Roboflow names augmented copies; None for other files.
     """
+    if ".rf." not in file_name:  # as in most datasets
+        return None
     match = re.fullmatch(r"(.+)\.rf\.[\w-]+\.\w+", PureWindowsPath(file_name).name)
     return match[1] if match else None
 

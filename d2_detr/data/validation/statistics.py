@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 
 from tabulate import tabulate
 
-from d2_detr.data.annotations import annotated_wh, record_annotations
-from d2_detr.structures.dataset import Dataset, Record
+from d2_detr.data.annotations import Annotation, annotated_wh, record_annotations
+from d2_detr.structures.dataset import Dataset
 from d2_detr.structures.label_map import LabelMap
+from d2_detr.structures.records import Record
+from d2_detr.utils.processes import chunks, map_in_processes, num_cores
 
 from detectron2.structures import BoxMode
 
+CHUNK_SIZE = 2000  # images per piece of work; smaller datasets need no other process
 MIN_SIDE = 2  # pixels; smaller boxes are rarely meant
 
 
@@ -50,25 +53,56 @@ class DatasetStats:
         """Number of objects."""
         return self.boxes_per_class.total()
 
+    def count(self, record: Record) -> None:
+        """Count an image and its objects."""
+        annotations = [a for a in record_annotations(record) if not a.get("iscrowd", 0)]
+        classes = [annotation["category_id"] for annotation in annotations]
+        self.num_images += 1
+        self.num_empty += not classes
+        self.boxes_per_class.update(classes)
+        self.images_per_class.update(set(classes))
+        name = record["file_name"]
+        self.objects_per_image[name] = len(classes)
+        boxes = [_box_xyxy(annotation) for annotation in annotations]
+        num_distinct = len({(class_id, *box) for class_id, box in zip(classes, boxes, strict=True)})
+        self.out_of_bounds += [name for box in boxes if _is_out_of_bounds(box, record)]
+        self.degenerate += [name for x0, y0, x1, y1 in boxes if min(x1 - x0, y1 - y0) < MIN_SIDE]
+        self.duplicates += [name] * (len(boxes) - num_distinct)
+
+    def add(self, other: DatasetStats) -> None:
+        """Add the counts of other images."""
+        self.num_images += other.num_images
+        self.num_empty += other.num_empty
+        self.boxes_per_class.update(other.boxes_per_class)
+        self.images_per_class.update(other.images_per_class)
+        dict.update(self.objects_per_image, other.objects_per_image)  # by name: there is nothing to sum up
+        self.out_of_bounds += other.out_of_bounds
+        self.degenerate += other.degenerate
+        self.duplicates += other.duplicates
+
 
 def compute_stats(datasets: Sequence[Dataset]) -> DatasetStats:
     """Compute the statistics of one or more datasets together."""
     stats = DatasetStats(tuple(dataset.name for dataset in datasets))
-    for record in (record for dataset in datasets for record in dataset.records):
-        annotations = [a for a in record_annotations(record) if not a.get("iscrowd", 0)]
-        classes = [annotation["category_id"] for annotation in annotations]
-        stats.num_images += 1
-        stats.num_empty += not classes
-        stats.boxes_per_class.update(classes)
-        stats.images_per_class.update(set(classes))
-        name = record["file_name"]
-        stats.objects_per_image[name] = len(classes)
-        boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
-        num_distinct = len({(class_id, *box) for class_id, box in zip(classes, boxes, strict=True)})
-        stats.out_of_bounds += [name for box in boxes if _is_out_of_bounds(box, record)]
-        stats.degenerate += [name for x0, y0, x1, y1 in boxes if min(x1 - x0, y1 - y0) < MIN_SIDE]
-        stats.duplicates += [name] * (len(boxes) - num_distinct)
+    for dataset in datasets:
+
+        def count(indices: range, records: Sequence[Record] = dataset.records) -> DatasetStats:
+            part = DatasetStats(())
+            for record in records[indices.start : indices.stop]:
+                part.count(record)
+            return part
+
+        work = chunks(len(dataset.records), CHUNK_SIZE)
+        for part in map_in_processes(count, work, f"Counting objects in {dataset.name}", num_workers=num_cores()):
+            stats.add(part)
     return stats
+
+
+def _box_xyxy(annotation: Annotation) -> Sequence[float]:
+    if annotation["bbox_mode"] == BoxMode.XYWH_ABS:  # as nearly always; Detectron2 converts a tensor at a time
+        x, y, width, height = annotation["bbox"]
+        return x, y, x + width, y + height
+    return BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
 
 
 def _is_out_of_bounds(box_xyxy: Sequence[float], record: Record) -> bool:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from d2_detr.data.formats.roboflow import original_image_name
 from d2_detr.data.validation.statistics import MIN_SIDE, DatasetStats
 from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.command_line import command
+
+TAIL = 256  # bytes
 
 
 def box_warnings(label_map: LabelMap, train: DatasetStats, val: DatasetStats, num_queries: int) -> Iterator[str]:
@@ -49,38 +51,52 @@ def file_warnings(train: DatasetStats, val: DatasetStats) -> Iterator[str]:
             f"{len(copies)} of {val.num_images} images in {val.title} are augmented copies of images in {train.title}, "
             f"first {copies[0]}: AP will be too high; split by original image, as {command('split')} does."
         )
-    if unlisted := _unlisted([Path(name) for name in (*train.objects_per_image, *val.objects_per_image)]):
+    if unlisted := _unlisted([*train.objects_per_image, *val.objects_per_image]):
         yield (
             f"{len(unlisted)} images in the same folders are not in the annotations, and are not used; first "
             f"{unlisted[0]}. If they are images without objects, add them to the annotations to train on them."
         )
 
 
-def _unlisted(listed: Sequence[Path]) -> list[Path]:
+def _unlisted(listed: Collection[str]) -> list[Path]:
     """Return the images of the same types in the same folders that are not listed."""
-    folders = {path.parent: path.parent.resolve() for path in listed}  # a folder may be listed under several names
-    known = {(folders[path.parent], path.name) for path in listed}
-    suffixes = {path.suffix.lower() for path in listed}
+    parts = [os.path.split(name) for name in listed]
+    # A folder may be listed under several names.
+    folders = {folder: Path(folder or ".").resolve() for folder in {folder for folder, _ in parts}}
+    suffixes = {os.path.splitext(name)[1].lower() for _, name in parts}
+    known: dict[Path, set[str]] = {folder: set() for folder in folders.values()}
+    for folder, name in parts:
+        known[folders[folder]].add(name)
     return sorted(
-        path
-        for folder in set(folders.values())
-        for path in folder.iterdir()
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and (folder, path.name) not in known
+        folder / name
+        for folder, names in known.items()
+        for name in {*os.listdir(folder)} - names
+        if os.path.splitext(name)[1].lower() in suffixes and not name.startswith(".")
     )
 
 
 def _same_content(train: Collection[str], val: Collection[str]) -> list[str]:
     """Return the files of `val` whose content is that of a file of `train`."""
-    sizes = {name: os.path.getsize(name) for name in (*train, *val)}
-    candidates = {sizes[name] for name in train} & {sizes[name] for name in val}
-    digests = {_digest(name) for name in train if sizes[name] in candidates}
-    return [name for name in val if sizes[name] in candidates and _digest(name) in digests]
+    # Most images differ in their sizes, and nearly all others in their last bytes, so that few are read.
+    for fingerprint in (os.path.getsize, _tail, _digest):
+        train_of, val_of = ({name: fingerprint(name) for name in names} for names in (train, val))
+        common = {*train_of.values()} & {*val_of.values()}
+        train, val = ([name for name, value in of.items() if value in common] for of in (train_of, val_of))
+    return [*val]
 
 
 def _same_original(train: Collection[str], val: Collection[str]) -> list[str]:
     """Return the files of `val` that share their original image with `train`."""
     originals = {original_image_name(name) for name in train} - {None}
-    return [name for name in val if original_image_name(name) in originals]
+    return [name for name in val if original_image_name(name) in originals] if originals else []
+
+
+def _tail(name: str) -> tuple[int, bytes]:
+    """Return the size of a file and its last bytes."""
+    with open(name, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - TAIL, 0))
+        return size, file.read()
 
 
 def _digest(name: str) -> bytes:

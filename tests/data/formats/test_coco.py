@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from d2_detr.data.formats.coco import read_coco
-from d2_detr.data.formats.coco_sections import is_number, parse_id
+from d2_detr.data.formats.coco_sections import all_numbers, is_number, parse_id
 from d2_detr.utils.errors import InputError
 
 WIDTH, HEIGHT = 100, 80
@@ -104,6 +104,37 @@ def test_ids_are_integers_or_text(value, expected):
 def test_other_values_are_not_numbers(value):
     assert not is_number(value)
     assert is_number(0) and is_number(-2.5)
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63), 1e30, str(2**63)], ids=["integer", "negative", "float", "text"])
+def test_ids_have_at_most_64_bits(read, value):
+    assert parse_id(value) in (None, value) and parse_id(2**63 - 1) == 2**63 - 1
+    number = value if isinstance(value, int | float) else int(value)
+    with pytest.raises(
+        InputError, match=r"images\[0\]: id is .*, expected a number or text of at most 64 bits; number"
+    ):
+        read(coco(images=[{"id": number, "file_name": "a.png", "width": WIDTH, "height": HEIGHT}], annotations=[]))
+    with pytest.raises(InputError, match=r"categories\[0\]: id .*, expected a number of at most 64 bits; number"):
+        read(coco(categories=[{"id": number, "name": "cat"}]))
+
+
+json_numbers = st.floats() | st.integers() | st.booleans() | st.none() | st.text(max_size=2) | st.just(10**400)
+
+
+@given(st.lists(json_numbers) | st.lists(st.floats(-2e9, 2e9) | st.just(float("nan"))) | st.lists(st.floats()))
+def test_all_numbers_agrees_with_is_number(values):
+    assert all_numbers(values) == all(map(is_number, values))
+
+
+@pytest.mark.parametrize("where", range(3))
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), -float("inf"), True, "1", None, 10**400, [1]], ids=lambda v: str(v)[:5]
+)
+def test_one_value_that_is_not_a_number_is_found(value, where):
+    values = [1, 2.5, -3]
+    assert all_numbers(values)
+    values[where] = value
+    assert not all_numbers(values)
 
 
 # ---- content

@@ -2,12 +2,13 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
 from d2_detr.config.keys import CUSTOM_TRAIN, CUSTOM_VAL
 from d2_detr.data.datasets import load_dataset
-from d2_detr.data.validation import validate
+from d2_detr.data.validation import checks, statistics, validate, warnings
 from d2_detr.data.validation.checks import check_images, check_masks
 from d2_detr.data.validation.statistics import compute_stats
 from d2_detr.structures.dataset import Dataset
@@ -231,3 +232,27 @@ def test_missing_damaged_and_resized_images_are_errors(root):
     shapes.write(coco, root, "train")
     with pytest.raises(InputError, match=r"00004\.png: the image is 64 x 64 pixels, its annotation says width 200"):
         check_images(load(root, CUSTOM_TRAIN))
+
+
+def test_several_processes_count_and_check_as_one(root, monkeypatch):
+    change(root, "train", lambda entry: entry | {"segmentation": []} if entry["id"] in (3, 9) else entry)
+    change(root, "train", lambda entry: entry | {"bbox": [60, 3, 20, 1]} if entry["id"] == 5 else entry)
+    datasets = load(root, CUSTOM_TRAIN, CUSTOM_VAL)
+    found = []
+    for size in (2, 2000):
+        for module in (checks, statistics):
+            monkeypatch.setattr(module, "num_cores", lambda: 2)
+            monkeypatch.setattr(module, "CHUNK_SIZE", size)
+        with pytest.raises(InputError) as error:
+            check_masks(datasets)
+        found.append((str(error.value), compute_stats(datasets)))
+    assert found[0] == found[1] and found[0][0].endswith("(and 1 more objects)")
+    assert found[0][1].out_of_bounds == found[0][1].degenerate != []
+    assert list(found[0][1].objects_per_image) == list(found[1][1].objects_per_image)
+
+
+def test_files_that_differ_only_at_the_beginning_are_not_the_same(tmp_path):
+    names = [str(tmp_path / name) for name in ("a.png", "b.png", "c.png", "d.png")]
+    for name, content in zip(names, (b"1" * 999, b"2" + b"1" * 998, b"1" * 998, b"1" * 999), strict=True):
+        Path(name).write_bytes(content)
+    assert warnings._same_content(names[:1], names[1:]) == [names[3]]
