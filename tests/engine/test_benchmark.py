@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from d2_detr.config import load_config
-from d2_detr.engine.benchmark.arithmetic import count_flop
+from d2_detr.engine.benchmark.arithmetic import CONVOLUTIONS, MATRIX_PRODUCTS, count_flop
 from d2_detr.engine.benchmark.batch import draw_batch, to_tensors
 from d2_detr.engine.benchmark.compare import check_agreement, figures
 from d2_detr.engine.benchmark.contestants import OURS, Ours, freeze_backbone, seeded_model
@@ -128,7 +128,13 @@ def test_calls_are_timed_in_turn_after_a_warm_up():
 def test_operations_are_counted_also_in_fused_attention():
     q = torch.rand(1, 2, 8, 4)
     count = count_flop(lambda: torch.nn.functional.scaled_dot_product_attention(q, q, q))
-    assert count == 2 * (2 * 2 * 8 * 8 * 4), "two products of (8, 4) and (4, 8) in two heads"
+    assert count[MATRIX_PRODUCTS] == 2 * (2 * 2 * 8 * 8 * 4), "two products of (8, 4) and (4, 8) in two heads"
+
+
+def test_convolutions_are_counted_apart():
+    x, weight = torch.rand(1, 3, 8, 8), torch.rand(4, 3, 3, 3, requires_grad=True)
+    count = count_flop(lambda: torch.nn.functional.conv2d(x, weight, padding=1))
+    assert count == {CONVOLUTIONS: 2 * 3 * 9 * 4 * 64, MATRIX_PRODUCTS: 0}
 
 
 def test_peak_memory_counts_what_is_freed_again():
@@ -186,7 +192,9 @@ def test_summary_names_the_fastest_peer_with_the_same_work():
         Row("peer", "float32", train=Timing(3.0, 3.0, 3.0)),
         Row("cheat", "float32", same_work=False, train=Timing(1.0, 1.0, 1.0)),
     ]
-    results = Results({}, rows, {"other": "not installed"}, flop={"train": 10**9}, limits={"float32": {"x": 1e9}})
+    results = Results(
+        {}, rows, {"other": "not installed"}, flop={"train": {"x": 10**9}}, limits={"float32": {"x": 1e9}}
+    )
     assert results.speedup("float32", "train") == ("peer", 1.5)
     assert results.share_of_limit(rows[0], "train") == 0.5
     text = results.as_markdown()
@@ -213,7 +221,8 @@ def test_command_writes_table_json_and_plot_without_peers(tiny_opts, tmp_path):
     [row] = results["rows"]
     assert (row["name"], row["precision"]) == (OURS, "float32")
     assert row["train"]["median"] > 0 and row["inference"]["median"] > 0 and row["profile"]
-    assert row["memory"] is not None and results["flop"]["train"] > results["flop"]["inference"] > 0
+    flop = {name: sum(counts.values()) for name, counts in results["flop"].items()}
+    assert row["memory"] is not None and flop["train"] > flop["inference"] > 0
     assert (tmp_path / "out/results.png").read_bytes().startswith(b"\x89PNG")
 
 

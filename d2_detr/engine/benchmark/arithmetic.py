@@ -15,13 +15,14 @@ from d2_detr.engine.benchmark.measure import time_call
 
 from detectron2.config import CfgNode
 
+CONVOLUTIONS, MATRIX_PRODUCTS = "convolutions", "matrix products"
 # Side of the matrices; channels and side of the feature maps of a 3x3 convolution.
 SIZES = {"cpu": (1024, 256, 32), "cuda": (8192, 512, 128)}
 CALLS = 5
 
 
-def count_batch_flop(cfg: CfgNode, batch: list[dict[str, Any]]) -> dict[str, int]:
-    """Return the floating-point operations of a training step and of inference on a batch, by pass.
+def count_batch_flop(cfg: CfgNode, batch: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Return the floating-point operations of a training step and of inference on a batch, by pass and kind.
 
     They are those of the model, whoever computes it, and in any precision.
     """
@@ -31,18 +32,21 @@ def count_batch_flop(cfg: CfgNode, batch: list[dict[str, Any]]) -> dict[str, int
     return flop | {"inference": count_flop(ours.infer)}
 
 
-def count_flop(call: Callable[[], object]) -> int:
-    """Count the floating-point operations of matrix products, convolutions and attention; a multiply-add is two.
+def count_flop(call: Callable[[], object]) -> dict[str, int]:
+    """Count the floating-point operations of CONVOLUTIONS and of MATRIX_PRODUCTS; a multiply-add is two.
 
     Attention is computed with plain products during the count, since not every fused kernel has a formula.
     """
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         call()
-    return counter.get_total_flops()
+    flop = dict.fromkeys((CONVOLUTIONS, MATRIX_PRODUCTS), 0)
+    for operator, count in counter.get_flop_counts()["Global"].items():
+        flop[CONVOLUTIONS if "conv" in str(operator) else MATRIX_PRODUCTS] += count
+    return flop
 
 
 def measure_limits(device: torch.device, precision: str) -> dict[str, float]:
-    """Return the floating-point operations per second of large plain matrix products and convolutions.
+    """Return the floating-point operations per second of large plain matrix products and convolutions, by kind.
 
     The best of several calls counts: it is a limit.
     """
@@ -54,10 +58,11 @@ def measure_limits(device: torch.device, precision: str) -> dict[str, float]:
     weight = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype)
     weight = weight.contiguous(memory_format=torch.channels_last)
     calls = {
-        "matrix products": lambda: matrix @ matrix,
-        "convolutions": lambda: F.conv2d(images, weight, padding=1),
+        MATRIX_PRODUCTS: lambda: matrix @ matrix,
+        CONVOLUTIONS: lambda: F.conv2d(images, weight, padding=1),
     }
     with torch.no_grad():
         return {
-            name: count_flop(call) / min(time_call(call, device) for _ in range(CALLS)) for name, call in calls.items()
+            kind: count_flop(call)[kind] / min(time_call(call, device) for _ in range(CALLS))
+            for kind, call in calls.items()
         }

@@ -45,8 +45,8 @@ class Results:
         settings: config, device, batch and versions.
         left_out: reason for each implementation that is not compared.
         differences: of the figures of each contestant from this project's, before the first training step.
-        flop: floating-point operations of a call, by pass.
-        limits: floating-point operations per second of plain operators, by precision and operator.
+        flop: floating-point operations of a call, by pass and kind.
+        limits: floating-point operations per second of plain operators, by precision and kind.
         loader: images per second per core.
         evaluation: images per second, by precision and name.
     """
@@ -55,7 +55,7 @@ class Results:
     rows: list[Row] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     differences: dict[str, dict[str, float]] = field(default_factory=dict)
-    flop: dict[str, int] = field(default_factory=dict)
+    flop: dict[str, dict[str, int]] = field(default_factory=dict)
     limits: dict[str, dict[str, float]] = field(default_factory=dict)
     loader: dict[str, float] = field(default_factory=dict)
     evaluation: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -74,9 +74,11 @@ class Results:
         return fastest, medians[fastest] / ours
 
     def share_of_limit(self, row: Row, pass_name: str) -> float | None:
-        """Return the operations per second of a row divided by what the machine reaches with plain operators."""
+        """Return the time that plain operators would take for the operations of a pass, divided by that of a row."""
         timing, limits = getattr(row, pass_name), self.limits.get(row.precision)
-        return self.flop[pass_name] / timing.median / max(limits.values()) if timing and limits else None
+        if not timing or not limits:
+            return None
+        return sum(count / limits[kind] for kind, count in self.flop[pass_name].items()) / timing.median
 
     def as_markdown(self) -> str:
         """Return the tables and sentences that summarize the results."""
@@ -131,8 +133,9 @@ class Results:
         for precision, limits in self.limits.items():
             speeds = ", ".join(f"{speed / 1e9:.0f} GFLOP/s in {name}" for name, speed in limits.items())
             yield f"- Arithmetic limit in {precision}: {speeds}."
-        counts = ", ".join(f"{count / 1e9:.1f} GFLOP for {PASSES[name]}" for name, count in self.flop.items())
-        yield f"- Operations of a batch: {counts}."
+        for pass_name, counts in self.flop.items():
+            numbers = ", ".join(f"{count / 1e9:.1f} GFLOP in {kind}" for kind, count in counts.items())
+            yield f"- Operations of {PASSES[pass_name]}: {numbers}."
         if self.loader:
             speeds = ", ".join(f"{speed:.1f} images/s ({name})" for name, speed in self.loader.items())
             yield f"- Loader on one core: {speeds}."
