@@ -47,12 +47,8 @@ def test_several_processes_train_as_one_with_the_same_batch(drawn_balloons, tiny
             assert all(torch.equal(rank["weights"][name], p) for name, p in ranks[0]["weights"].items())
         for ours, theirs in zip(ranks[0]["losses"], losses, strict=True):
             assert ours.keys() == theirs.keys()
-            assert math.isclose(ours["total_loss"], theirs["total_loss"], rel_tol=1e-6)
-            for (
-                name,
-                loss,
-            ) in theirs.items():  # two queries at the same cost may swap, so that one term gives to another
-                assert math.isclose(ours[name], loss, rel_tol=1e-4), name
+            for name, loss in theirs.items():
+                assert math.isclose(ours[name], loss, rel_tol=1e-5), name
         moved = max((p - weights[name]).abs().max() for name, p in ranks[0]["weights"].items())
         assert moved < 4 * 4e-4 * 1e-2, "1 % of four steps at a rate of 4e-4"
 
