@@ -21,7 +21,7 @@ class Dropout(nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
         """Return x (*), in training with elements dropped and the others scaled up."""
         num_dropped = round(self.p * _LEVELS)
-        if not self.training or x.is_cuda or num_dropped in (0, _LEVELS):
+        if not self.training or x.device.type != "cpu" or num_dropped in (0, _LEVELS):
             return F.dropout(x, self.p, self.training)
         draws = torch.empty(-(-x.numel() // _NUMBERS_PER_DRAW), dtype=torch.int64).random_(-(2**63), None)
         levels = draws.view(torch.int16)[: x.numel()].view(x.shape)

@@ -55,11 +55,7 @@ def test_one_thread_stays_and_the_first_loss_is_warned_about(monkeypatch, two_th
 
 def test_a_given_number_of_threads_stays(monkeypatch, two_threads):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    hook = ShareCores()
-    hook.before_train()
-    monkeypatch.setattr(cores, "PERIOD", 0.0)
-    hook.after_step()
-    assert torch.get_num_threads() == 2
+    assert threads_after(monkeypatch, (8.0, 1.0), (16.0, 2.0)) == [2, 2], "others use 1.8 of the 2 cores"
 
 
 @pytest.mark.skipif(not (cores.PROC / "stat").exists(), reason="only Linux tells how busy its cores are")

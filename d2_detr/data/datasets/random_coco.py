@@ -27,7 +27,7 @@ def make_random_coco(
 ) -> None:
     """Write a dataset with COCO's layout, unless the folder has it.
 
-    The images differ in a comment, which makes files of different sizes of a few pictures.
+    All images of a size show the same; their files differ in a comment.
 
     Args:
         folder: of the dataset.
@@ -59,7 +59,7 @@ def make_random_coco(
 def _write_split(folder: Path, split: str, num_images: int, num_annotations: int, rng: np.random.Generator) -> None:
     images_folder = folder / f"{split}2017"
     images_folder.mkdir(exist_ok=True)
-    pictures = [_picture(size_wh, rng) for size_wh in SIZES_WH]
+    jpegs = [_random_jpeg(size_wh, rng) for size_wh in SIZES_WH]
     sizes = rng.integers(len(SIZES_WH), size=num_images)
     comment_lengths = rng.integers(20, MAX_COMMENT, size=num_images)
     # Annotations are not sorted by image, as in COCO.
@@ -67,9 +67,8 @@ def _write_split(folder: Path, split: str, num_images: int, num_annotations: int
     images = []
     for i in tqdm(range(num_images), f"Writing images of {split}", unit=" images"):
         name = f"{split}_{i:012}.jpg"
-        picture = pictures[sizes[i]]
         comment = name.encode().ljust(int(comment_lengths[i]))
-        (images_folder / name).write_bytes(_with_comment(picture, comment))
+        (images_folder / name).write_bytes(_with_comment(jpegs[sizes[i]], comment))
         width, height = SIZES_WH[sizes[i]]
         images.append({"id": i + 1, "file_name": name, "width": width, "height": height})
     with (
@@ -88,7 +87,7 @@ def _write_split(folder: Path, split: str, num_images: int, num_annotations: int
         file.write(b'], "categories": ' + orjson.dumps(categories) + b"}")
 
 
-def _picture(size_wh: tuple[int, int], rng: np.random.Generator) -> bytes:
+def _random_jpeg(size_wh: tuple[int, int], rng: np.random.Generator) -> bytes:
     """Return a JPEG file with smooth random colors."""
     colors = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize(size_wh, Image.Resampling.BICUBIC)
     buffer = io.BytesIO()

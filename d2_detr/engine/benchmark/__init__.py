@@ -1,1 +1,1 @@
-"""The judge of speed: this project beside other implementations of DETR, on the same model, images and losses."""
+"""Speed and memory of this project beside other implementations of DETR: same model, images and losses."""
