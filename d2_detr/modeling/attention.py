@@ -15,7 +15,7 @@ from d2_detr.modeling.dropout import Dropout
 class MultiheadAttention(nn.Module):
     """What `nn.MultiheadAttention` computes, with the same parameters, in fewer operations.
 
-    In inference under autocast, torch's module spends more time on copies of its weights than on products.
+    Under autocast in inference, torch's module copies its weights so often that the whole network takes twice as long.
     """
 
     def __init__(self, hidden_dim: int, num_heads: int, dropout: float = 0.0):
