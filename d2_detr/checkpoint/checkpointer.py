@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from d2_detr.checkpoint.adapt import PARTS, Adaptation, adapt
 from d2_detr.checkpoint.layouts import StateDict
 from d2_detr.checkpoint.read import Checkpoint, read_checkpoint
+from d2_detr.checkpoint.save import save_torch
 from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError, error_context
 from d2_detr.utils.files import atomic_write
@@ -42,6 +44,7 @@ class DetrCheckpointer(DetectionCheckpointer):
         label_map: LabelMap | None = None,
         config: str = "",
         may_reinitialize: Collection[str] = PARTS,
+        num_kept: int = 1,
         save_to_disk: bool | None = None,
         **checkpointables: Any,
     ):
@@ -52,13 +55,15 @@ class DetrCheckpointer(DetectionCheckpointer):
             config: the config of the model as YAML, saved with it.
             may_reinitialize: those of PARTS that keep their initial values if a checkpoint lacks them or has them in
                 another size, such as the class head of another dataset. For all others this is an error.
+            num_kept: how many model_last.pth are kept, the older ones as model_last_2.pth and so on.
         """
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.label_map = label_map
         self.config = config
         self.may_reinitialize = may_reinitialize
+        self.num_kept = num_kept
         self.weights = self.model.state_dict  # called for the weights to save
-        self.saved_last = ""  # name of the newest file of this run that can be resumed from
+        self.saved_iteration = -1  # of the newest file of this run that can be resumed from
         self._checkpoint: Checkpoint | None = None  # what `load` is loading
 
     def load(self, path: str | Checkpoint, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -96,6 +101,9 @@ class DetrCheckpointer(DetectionCheckpointer):
         """Write a checkpoint to resume from.
 
         The best one is written without optimizer and scheduler, which would triple its size, and cannot be resumed.
+
+        Raises:
+            OSError: it cannot be written; the one before is intact.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -108,16 +116,31 @@ class DetrCheckpointer(DetectionCheckpointer):
             content["config"] = self.config
         path = Path(self.save_dir) / f"{name}.pth"
         self.logger.info("Saving checkpoint to %s", path)
-        with atomic_write(path) as temporary:
-            torch.save(content, temporary)
+        if name == LAST:
+            self._keep_previous()
+        save_torch(content, path)
         if name != BEST:
             self.tag_last_checkpoint(path.name)
-            self.saved_last = path.name
+            self.saved_iteration = kwargs.get("iteration", -1)
+
+    def remove_last(self) -> None:
+        """Remove model_last.pth and those before it, which a newer checkpoint has made superfluous."""
+        if self.save_to_disk:
+            for path in Path(self.save_dir).glob(f"{LAST}*.pth"):
+                path.unlink(missing_ok=True)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write the name of the checkpoint to resume from."""
         with atomic_write(Path(self.save_dir) / "last_checkpoint") as temporary:
             temporary.write_text(last_filename_basename)
+
+    def _keep_previous(self) -> None:
+        """Rename model_last.pth to model_last_2.pth, and so on; a crash in between loses none of them."""
+        names = [LAST, *(f"{LAST}_{number}" for number in range(2, self.num_kept + 1))]
+        paths = [Path(self.save_dir) / f"{name}.pth" for name in names]
+        for newer, older in reversed(list(pairwise(paths))):
+            if newer.is_file():
+                os.replace(newer, older)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         checkpoint = self._checkpoint or read_checkpoint(filename)

@@ -14,6 +14,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from d2_detr.checkpoint.resume import has_checkpoint
 from d2_detr.cli.options import add_data_option, add_opts
 from d2_detr.config import load_config
 from d2_detr.data.datasets.layouts import LAYOUTS, find_layout
@@ -21,7 +22,6 @@ from d2_detr.engine.distributed import expected_world_size, launch
 from d2_detr.utils.command_line import CommandParser, command
 from d2_detr.utils.errors import InputError
 from d2_detr.workflows.finetune import EPOCHS, finetune_config
-from d2_detr.workflows.prepare_run import has_checkpoint
 from d2_detr.workflows.train import train
 
 from detectron2.config import CfgNode

@@ -90,6 +90,22 @@ def add_detr_config(cfg: CfgNode) -> None:
     # Decay of an exponential moving average of the weights, such as 0.999, that is evaluated and saved; 0 disables it.
     cfg.SOLVER.EMA_DECAY = 0.0
 
+    # Minutes of training that a crash can cost: after so many, a checkpoint is saved.
+    cfg.SOLVER.CHECKPOINT_MINUTES = 15.0
+    # How many of the latest checkpoints are kept, as model_last.pth, model_last_2.pth, ... until the training ends.
+    cfg.SOLVER.CHECKPOINTS_KEPT = 2
+    # Steps with a loss or gradient that is not finite that are skipped in a row before the training stops.
+    cfg.SOLVER.MAX_BAD_STEPS = 0
+
+    # Fraction of images that may turn out to be missing or damaged during a training; 0 stops at the first one.
+    cfg.DATALOADER.MAX_BAD_IMAGES = 0.01
+    # Seconds that a worker may take for a batch before the training stops; 0 waits forever.
+    cfg.DATALOADER.TIMEOUT = 600.0
+
+    # Results that do not depend on the number of workers, the load of the machine, or on the order in which a GPU adds:
+    # deterministic algorithms, and a fixed number of threads. Slower on a GPU.
+    cfg.DETERMINISTIC = False
+
     # Epochs between evaluations, used if EVAL_PERIOD (in iterations) is 0.
     cfg.TEST.EVAL_EPOCHS = 0
     # Write report.html at the end of a training or an evaluation.

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import logging
-import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from d2_detr.checkpoint.checkpointer import LAST, DetrCheckpointer
+from d2_detr.checkpoint.resume import newest_checkpoint
 from d2_detr.config.resolving import resolve_config, resolve_schedule
 from d2_detr.data.datasets import load_dataset, load_datasets
 from d2_detr.data.loaders import build_test_loader, build_train_loader
 from d2_detr.data.mapper import DetrDatasetMapper
+from d2_detr.data.seeding import seed_generators
+from d2_detr.engine.bad_steps import CheckGradients, NonFiniteGradientError, describe, save_bad_step
 from d2_detr.engine.distributed import broadcast_buffers, parallelize
-from d2_detr.engine.hooks.checkpoints import BestCheckpoint, LastCheckpoint
+from d2_detr.engine.hooks.best import BestCheckpoint
+from d2_detr.engine.hooks.checkpoints import SaveCheckpoints
 from d2_detr.engine.hooks.cores import ShareCores
 from d2_detr.engine.hooks.ema import Ema
-from d2_detr.engine.hooks.interruption import Interruption
-from d2_detr.engine.hooks.progress import (
-    ProgressBar,
-    ProgressPrinter,
-    TimeEstimate,
-    WriteEvaluations,
-    evaluation_summary,
-    in_terminal,
-)
+from d2_detr.engine.hooks.metrics import METRICS_FILE, WriteMetrics, new_storage, storage_state
+from d2_detr.engine.hooks.progress import ProgressBar, ProgressPrinter, TimeEstimate, evaluation_summary, in_terminal
+from d2_detr.engine.interruption import Interruption
 from d2_detr.engine.optimizer import build_optimizer
 from d2_detr.evaluation.evaluate import comparison_metrics, evaluate_model, results_file
 from d2_detr.structures.dataset import Datasets
@@ -37,18 +35,23 @@ from d2_detr.utils.errors import InputError
 
 from detectron2.config import CfgNode
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
-from detectron2.engine.hooks import EvalHook, IterationTimer, LRScheduler, PeriodicCheckpointer, PeriodicWriter
+from detectron2.engine.hooks import EvalHook, IterationTimer, LRScheduler
 from detectron2.evaluation import verify_results
 from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
-from detectron2.utils.env import seed_all_rng
-from detectron2.utils.events import EventStorage, EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 
 logger = logging.getLogger(__name__)
 
+FINAL = "model_final"
+
 
 class Trainer(DefaultTrainer):
-    """Trains a model: resumable, evaluated with COCO's metrics, logged to console, JSON and TensorBoard."""
+    """Trains a model, evaluates it with COCO's metrics, and logs to console, JSON and TensorBoard.
+
+    A training that was interrupted anywhere and resumed gives the same weights and metrics as one that was not: the
+    random numbers of a step depend on seed, iteration and process, and a checkpoint has the state of everything else.
+    """
 
     def __init__(self, cfg: CfgNode, datasets: Datasets | None = None):
         """Build everything from a config.
@@ -69,16 +72,23 @@ class Trainer(DefaultTrainer):
         # Copied before there are hooks on the model that lead back to the trainer.
         self.ema = Ema(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
         model = parallelize(model)
+        self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        self._batch: Sequence[dict[str, Any]] = ()
         self._losses: Mapping[str, Tensor] = {}
+        model.register_forward_pre_hook(self._keep_batch)
         model.register_forward_hook(self._keep_losses)
         trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         self._trainer = trainer_class(model, self.build_train_loader(cfg), optimizer)
+        if not cfg.SOLVER.AMP.ENABLED:  # whose scaler skips steps with gradients that are not finite
+            self._trainer.register_hooks([CheckGradients()])
+        optimizer.register_step_pre_hook(self._begin_update)
         self.scheduler = self._build_scheduler(optimizer)
         self.checkpointer = DetrCheckpointer(
             model,
             cfg.OUTPUT_DIR,
             label_map=self.datasets.train[0].label_map.extended(cfg.MODEL.DETR.NUM_CLASSES),
             config=cfg.dump(),
+            num_kept=cfg.SOLVER.CHECKPOINTS_KEPT,
             trainer=weakref.proxy(self),
         )
         if self.ema:
@@ -86,21 +96,33 @@ class Trainer(DefaultTrainer):
         self.start_iter, self.max_iter = 0, self.schedule.max_iter
         self.stopped = False  # set by a hook
         self.best: BestCheckpoint | None = None
+        self.interruption = Interruption()
+        self._num_bad_steps = 0  # in a row
+        self._complete: int | None = None  # the last step, while nothing that follows has changed the model
+        self._data_state: Any = None
+        self._is_after_step = False  # the hooks after SaveCheckpoints have not been called yet
+        self._loaded_metrics: Mapping[str, Any] = {}
         self._last_eval_results: dict[str, Any] = {}
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Continue from the last checkpoint in OUTPUT_DIR.
+        """Continue from the newest checkpoint in OUTPUT_DIR that is whole.
 
         Without one, or without `resume`, load MODEL.WEIGHTS and over them MODEL.DETR.FROZEN_WEIGHTS.
+
+        Raises:
+            InputError: there are checkpoints, but none is whole; or see DetrCheckpointer.load.
         """
-        if resume and not self.checkpointer.has_checkpoint():
+        checkpoint = newest_checkpoint(self.cfg.OUTPUT_DIR) if resume else None
+        if checkpoint:
+            logger.info("Continuing from %s", checkpoint.path)
+            self.checkpointer.load(checkpoint)  # type: ignore[arg-type]  # see DetrCheckpointer
+            self.start_iter = self.iter + 1
+            return
+        if resume:
             logger.warning("No checkpoint in %s yet: starting from the beginning", self.cfg.OUTPUT_DIR)
-            resume = False
-        super().resume_or_load(resume)
-        if self.start_iter and self.cfg.SEED >= 0:  # else the augmentations would begin with the same numbers again
-            seed_all_rng(self.cfg.SEED + self.start_iter + comm.get_rank())
-        if self.cfg.MODEL.DETR.FROZEN_WEIGHTS and not resume:
+        self.checkpointer.load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
+        if self.cfg.MODEL.DETR.FROZEN_WEIGHTS:
             self.checkpointer.load_frozen(self.cfg.MODEL.DETR.FROZEN_WEIGHTS)
 
     def train(self) -> dict[str, Any]:  # type: ignore[override]  # as DefaultTrainer.train
@@ -110,33 +132,52 @@ class Trainer(DefaultTrainer):
             In the main process, the evaluation of the best model, or the last one if no best model is kept.
 
         Raises:
-            KeyboardInterrupt: interrupted by the user; what was learned is saved (see Interruption).
+            Interrupted: a signal has asked to stop; what was learned is saved (see Interruption).
+            InputError, OSError: an image, a loss, a worker or a file is at fault; what was learned is saved.
         """
         self.iter = self.start_iter
         logger.info("Starting training from iteration %d", self.start_iter)
-        with EventStorage(self.start_iter) as self.storage, Interruption() as interruption:
+        with new_storage(self.start_iter, self._loaded_metrics) as self.storage, self.interruption:
             try:
                 self.before_train()
-                self._iterate(interruption)
-            except InputError as error:  # which the command prints as its last line
-                logger.debug("Training failed: %s", error)
-                raise
-            except Exception:
-                logger.exception("Training failed at iteration %d", self.iter)
+                self._finish_resumed_step()
+                self._iterate()
+            except Exception as error:
+                if isinstance(error, InputError | OSError):  # which the command prints as its last line
+                    logger.debug("Training failed: %s", error)
+                else:
+                    logger.exception("Training failed at iteration %d", self.iter)
+                self._save_after_failure(error)
                 raise
             finally:
                 self.after_train()
+        self.checkpointer.save(FINAL, iteration=self.iter - 1)
+        self.checkpointer.remove_last()
         if comm.is_main_process():
             verify_results(self.cfg, self._last_eval_results)
         return (self.best and self.best.best_evaluation) or self._last_eval_results
 
     def build_hooks(self) -> list[HookBase | None]:
-        """List the hooks in the order in which they are called: evaluations before what depends on them."""
+        """List the hooks in the order in which they are called.
+
+        First those that are part of a step, then the checkpoint, then evaluations and what depends on them.
+        """
         cfg, period, is_main = self.cfg, self.schedule.eval_period, comm.is_main_process()
         hooks: list[HookBase | None] = [IterationTimer(), self.ema, LRScheduler()]
         if is_main:
-            hooks.append(PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
-        hooks.append(EvalHook(period, self._evaluate))
+            hooks.append(ProgressBar() if in_terminal() else TimeEstimate())
+        if cfg.MODEL.DEVICE == "cpu" and not cfg.DETERMINISTIC:
+            hooks.append(ShareCores())
+        hooks += [
+            SaveCheckpoints(
+                self.checkpointer,
+                self.interruption,
+                period=cfg.SOLVER.CHECKPOINT_PERIOD,
+                minutes=cfg.SOLVER.CHECKPOINT_MINUTES,
+                eval_period=period,
+            ),
+            EvalHook(period, self._evaluate),
+        ]
         if period and self.datasets.test:
             self.best = BestCheckpoint(
                 self.checkpointer,
@@ -147,48 +188,64 @@ class Trainer(DefaultTrainer):
                 eval_period=period,
                 patience=cfg.SOLVER.PATIENCE,
             )
-            hooks += [self.best, LastCheckpoint(self.checkpointer, period)]
-        if is_main:
-            printer, *writers = self.build_writers()
-            hooks.append(PeriodicWriter([printer, *writers], period=20))
-            hooks.append(WriteEvaluations(writers, period) if period and self.datasets.test else None)
-            hooks.append(ProgressBar() if in_terminal() else TimeEstimate())
-        if cfg.MODEL.DEVICE == "cpu":
-            hooks.append(ShareCores())
-        return hooks
+        self.metrics = WriteMetrics(cfg.OUTPUT_DIR, period=20, eval_period=period if self.datasets.test else 0)
+        return [*hooks, self.best, self.metrics]
 
     def build_writers(self) -> list[EventWriter]:
         """Build the writers of metrics: to the log (in a terminal only to its file), to JSON and to TensorBoard."""
+        folder = self.cfg.OUTPUT_DIR
+        Path(folder).mkdir(parents=True, exist_ok=True)
         return [
             ProgressPrinter(self.max_iter, logging.DEBUG if in_terminal() else logging.INFO),
-            JSONWriter(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")),
-            TensorboardXWriter(self.cfg.OUTPUT_DIR),
+            JSONWriter(str(Path(folder) / METRICS_FILE)),
+            # TensorBoard hides what a run that was killed has written beyond its checkpoint.
+            TensorboardXWriter(folder, purge_step=self.metrics.last_written + 1 or None),
         ]
+
+    def before_step(self) -> None:
+        """Seed the random numbers of the step, then call the hooks."""
+        seed_generators(*self._step_key())
+        super().before_step()
+
+    def after_step(self) -> None:
+        """Call the hooks after a step, which can be saved from now on."""
+        self._complete_step()
+        self._is_after_step = True
+        super().after_step()
+        self._is_after_step = False
 
     def run_step(self) -> None:
         """Run one iteration.
 
         Raises:
-            InputError: a loss is not finite (the message names it, and the parameters are those before the step), or
-                the GPU does not have enough memory.
+            InputError: a loss or gradient is not finite (the message names it, and the parameters are those before the
+                step), or the GPU does not have enough memory.
         """
         try:
             super().run_step()
-            self._count_epochs()
+            self._num_bad_steps = 0
         except FloatingPointError as error:
-            bad = [f"{name} is {loss.item()}" for name, loss in self._losses.items() if not torch.isfinite(loss)]
-            raise InputError(
-                f"iteration {self.iter}: {', '.join(bad) or 'a loss of another process is not finite'}. This step did "
-                "not change the parameters. Lower the learning rate (--lr, SOLVER.BASE_LR), or check the annotations "
-                "of the last images."
-            ) from error
+            self._handle_bad_step(error)
         except torch.cuda.OutOfMemoryError as error:
-            num_images = self.cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+            sizes = ", ".join("{file_name} ({width} x {height})".format_map(record) for record in self._batch)
             raise InputError(
-                f"iteration {self.iter}: the GPU does not have enough memory for {num_images} images with sides up to "
-                f"{self.cfg.INPUT.MAX_SIZE_TRAIN} pixels. Use a smaller batch (--batch-size, SOLVER.IMS_PER_BATCH) or "
-                "smaller images (--image-size, INPUT.MAX_SIZE_TRAIN); nvidia-smi shows what else uses the GPU"
+                f"iteration {self.iter}: the GPU does not have enough memory for {len(self._batch)} images with sides "
+                f"up to {self.cfg.INPUT.MAX_SIZE_TRAIN} pixels: {sizes}. Use a smaller batch (--batch-size, "
+                "SOLVER.IMS_PER_BATCH) or smaller images (--image-size, INPUT.MAX_SIZE_TRAIN); nvidia-smi shows what "
+                "else uses the GPU"
             ) from error
+        self._count_epochs()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a resumed training needs beside the weights."""
+        return super().state_dict() | {
+            "iteration": self._complete,
+            "seed": self.seed,
+            "data": self._data_state,
+            "metrics": storage_state(self.storage, self._complete or 0),
+            "is_after_step": self._is_after_step,
+            "stopped_at": self.max_iter if self.stopped else None,
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore the state of a checkpoint."""
@@ -196,6 +253,15 @@ class Trainer(DefaultTrainer):
         if "KeepBest" in hooks:  # the hook's name in version 0.1
             hooks["BestCheckpoint"] = hooks.pop("KeepBest")
         super().load_state_dict(state_dict)
+        self.seed = state_dict.get("seed", self.seed)
+        if self.cfg.SEED >= 0 and self.seed != self.cfg.SEED:
+            logger.warning("SEED %d has no effect: the training continues with %d", self.cfg.SEED, self.seed)
+        self._is_after_step = state_dict.get("is_after_step", False)
+        self._loaded_metrics = state_dict.get("metrics", {})
+        self.stopped = state_dict.get("stopped_at") == self.max_iter
+        if state_dict.get("data") and hasattr(self.data_loader, "load_state_dict"):
+            self.data_loader.load_state_dict(state_dict["data"])
+        self._complete_step()
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: None = None) -> dict[str, Any]:
@@ -217,7 +283,7 @@ class Trainer(DefaultTrainer):
         mapper = DetrDatasetMapper(cfg, is_train=True)
         alternative = f", or in half of the cases {mapper.crop_augmentations}" if mapper.crop_augmentations else ""
         logger.info("Augmentations: %s%s", mapper.augmentations, alternative)
-        return build_train_loader(cfg, self.datasets.train_records, mapper)
+        return build_train_loader(cfg, self.datasets.train_records, mapper, self.seed)
 
     def _build_scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
         cfg = self.cfg.clone()
@@ -225,28 +291,65 @@ class Trainer(DefaultTrainer):
         cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS = self.schedule.max_iter, self.schedule.steps
         return build_lr_scheduler(cfg, optimizer)
 
-    def _iterate(self, interruption: Interruption) -> None:
-        complete = self.start_iter - 1
-        while self.iter < self.max_iter and not self.stopped and not interruption.requested:
-            try:
-                self.before_step()
-                self.run_step()
-                complete = self.iter
-                self.after_step()
-            except RuntimeError:
-                if not interruption.requested:
-                    raise
-                break  # Ctrl-C has also ended the workers of a loader
+    def _finish_resumed_step(self) -> None:
+        """Call the hooks that were to follow the checkpoint from which the training was resumed."""
+        if self._is_after_step:
+            self.iter = self.storage.iter = self.start_iter - 1
+            names = [type(hook) for hook in self._hooks]
+            for hook in self._hooks[names.index(SaveCheckpoints) + 1 :]:
+                hook.after_step()
+            self._is_after_step = False
+            self.iter = self.start_iter
+
+    def _iterate(self) -> None:
+        while self.iter < self.max_iter and not self.stopped:
+            self.before_step()
+            self.run_step()
+            self.after_step()
             self.iter += 1
-        if interruption.requested and complete < self.max_iter - 1:
-            if complete >= self.start_iter:
-                self.iter = complete
-                self.checkpointer.save(LAST, iteration=complete)
-            raise KeyboardInterrupt
+
+    def _complete_step(self) -> None:
+        self._complete = self.iter
+        if hasattr(self.data_loader, "state_dict"):  # a loader of the user may have none
+            self._data_state = self.data_loader.state_dict()
+
+    def _begin_update(self, *_: object) -> None:
+        self._complete = None  # until the hooks of the step have been called
+
+    def _save_after_failure(self, error: Exception) -> None:
+        """Save the last complete step, unless that is what failed, or it is saved already."""
+        if self._complete in (None, self.checkpointer.saved_iteration) or isinstance(error, OSError):
+            return
+        if self._complete >= self.start_iter:
+            self.checkpointer.save(LAST, iteration=self._complete)
+
+    def _step_key(self) -> tuple[int, ...]:
+        return self.seed, self.iter, comm.get_rank()
+
+    def _handle_bad_step(self, error: FloatingPointError) -> None:
+        """Skip the step, or raise an error that says what is not finite."""
+        description = describe(self._losses, self._batch, error)
+        self._num_bad_steps += 1
+        maximum = self.cfg.SOLVER.MAX_BAD_STEPS
+        # Other errors are those of this process alone: the others do not skip the step.
+        if self._num_bad_steps <= maximum and isinstance(error, NonFiniteGradientError):
+            logger.warning(
+                "iteration %d: %s. The step is skipped: %d of at most %d in a row (SOLVER.MAX_BAD_STEPS)",
+                self.iter, description, self._num_bad_steps, maximum,
+            )  # fmt: skip
+            return
+        path = Path(self.cfg.OUTPUT_DIR) / f"bad_step_{self.iter:07d}_{comm.get_rank()}.pth"
+        save_bad_step(path, self.cfg, self.checkpointer.model, self._batch, key=self._step_key())
+        raise InputError(
+            f"iteration {self.iter}: {description}. This step did not change the parameters. Lower the learning rate "
+            f"(--lr, SOLVER.BASE_LR), or check the annotations of these images. {path} has what "
+            "d2_detr.engine.bad_steps.replay needs to repeat the step"
+        ) from error
 
     def _evaluate(self) -> dict[str, Any]:
         """Evaluate the model, or its moving average: a line in the console, the tables in the log file."""
-        with self.ema.applied() if self.ema else nullcontext():
+        # The state before it is saved, from which a resumed training evaluates again.
+        with self.interruption.immediately(), self.ema.applied() if self.ema else nullcontext():
             broadcast_buffers(self.model)
             self._last_eval_results = self._measure()
         iteration, epoch = self._count_epochs()
@@ -267,6 +370,10 @@ class Trainer(DefaultTrainer):
         self.storage.put_scalar("epoch", epoch, smoothing_hint=False)
         return done, epoch
 
-    def _keep_losses(self, model: nn.Module, inputs: object, outputs: Any) -> None:
+    def _keep_batch(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if model.training:
+            self._batch = inputs[0]
+
+    def _keep_losses(self, model: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
         if model.training:
             self._losses = outputs

@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -92,15 +93,15 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command; an InputError or OSError ends it with its message and status 1, an interruption with 130.
+    """Run a command; an InputError or OSError ends it with its message and status 1; a signal, with 128 + its number.
 
     The traceback is in the run's log.txt, if there is one, and on the screen with --debug.
     """
     try:
         main()
         return
-    except KeyboardInterrupt:
-        message, status = "interrupted", 130
+    except KeyboardInterrupt as error:
+        message, status = "interrupted", 128 + getattr(error, "signal", signal.SIGINT)
     except (InputError, OSError) as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise

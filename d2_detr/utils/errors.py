@@ -10,6 +10,15 @@ class InputError(ValueError):
     """An input is wrong: a file, a field, an option or a config key. The message names it and says what to do."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal has ended a run, after what it did was saved."""
+
+    def __init__(self, signal: int):
+        """Create the exception; `signal` is the number of the signal."""
+        super().__init__(signal)
+        self.signal = signal
+
+
 @contextmanager
 def error_context(where: object) -> Iterator[None]:
     """Prefix the message of an InputError with a place, such as the name of a file."""

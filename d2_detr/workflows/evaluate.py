@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from d2_detr.checkpoint.checkpointer import DetrCheckpointer
+from d2_detr.checkpoint.resume import newest_checkpoint
 from d2_detr.evaluation.evaluate import evaluate_model, panoptic_quality, results_file
 from d2_detr.report.contents import write_report
 from d2_detr.utils.errors import InputError
-from d2_detr.workflows.prepare_run import has_checkpoint, prepare_run
+from d2_detr.utils.locks import locked
+from d2_detr.workflows.prepare_run import prepare_run
 
 from detectron2.config import CfgNode
 from detectron2.evaluation import verify_results
@@ -36,18 +39,24 @@ def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
         In the main process, the metrics: {"bbox": {"AP": ...}, ...}, by dataset if there are several.
 
     Raises:
-        InputError: there is nothing to evaluate on; or see prepare_run.
+        InputError: there is nothing to evaluate on, or another run uses OUTPUT_DIR; or see prepare_run.
     """
     if not cfg.DATASETS.TEST:
         raise InputError("DATASETS.TEST is empty: there is nothing to evaluate on; give --data FOLDER or set the key")
+    with locked(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext():
+        return _evaluate(cfg, resume=resume)
+
+
+def _evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
     folder = _evaluation_folder(cfg)
     cfg, datasets = prepare_run(cfg, evaluation_only=True, resume=resume)
     model = build_model(cfg)
     label_map = datasets.test[0].label_map.extended(cfg.MODEL.DETR.NUM_CLASSES)
     checkpointer = DetrCheckpointer(model, cfg.OUTPUT_DIR, label_map=label_map, may_reinitialize=())
-    weights = checkpointer.get_checkpoint_file() if resume and has_checkpoint(cfg.OUTPUT_DIR) else cfg.MODEL.WEIGHTS
+    checkpoint = newest_checkpoint(cfg.OUTPUT_DIR) if resume else None
+    weights = str(checkpoint.path) if checkpoint else cfg.MODEL.WEIGHTS
     logger.info("Evaluating %s on %s", weights, ", ".join(cfg.DATASETS.TEST))
-    checkpointer.load(weights)
+    checkpointer.load(checkpoint or weights)
     results = evaluate_model(cfg, model, datasets.test, folder=folder)
     if comm.is_main_process():
         verify_results(cfg, results)

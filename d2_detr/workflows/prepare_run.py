@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import shlex
 import sys
 from pathlib import Path
 
 from d2_detr.checkpoint.check import check_weights
+from d2_detr.checkpoint.resume import has_checkpoint
 from d2_detr.checkpoint.weights import is_imagenet_weights
 from d2_detr.config.resolving import resolve_config, resolve_schedule, resolve_seed
 from d2_detr.data.datasets import load_datasets
 from d2_detr.data.validation.validate import validate_data
 from d2_detr.engine.logs import setup_logging
+from d2_detr.engine.reproducibility import make_reproducible
 from d2_detr.structures.dataset import Datasets
 from d2_detr.utils.errors import InputError
-from d2_detr.utils.files import atomic_write
+from d2_detr.utils.files import atomic_write, remove_leftovers
 
 from detectron2.config import CfgNode
-from detectron2.engine import default_setup
 from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ def prepare_run(cfg: CfgNode, *, evaluation_only: bool = False, resume: bool = F
     if Path(cfg.OUTPUT_DIR).is_file():
         raise InputError(f"OUTPUT_DIR {cfg.OUTPUT_DIR}: a file, expected a folder to write to")
     setup_logging(cfg.OUTPUT_DIR, tables=evaluation_only)
+    if comm.is_main_process():
+        remove_leftovers(cfg.OUTPUT_DIR)
     datasets = load_datasets(cfg, evaluation_only=evaluation_only)
     cfg = resolve_config(cfg, datasets)
     if not evaluation_only:
@@ -62,13 +65,9 @@ def prepare_run(cfg: CfgNode, *, evaluation_only: bool = False, resume: bool = F
             with_masks=cfg.MODEL.MASK_ON,
         )
     cfg.freeze()
-    _write_config(cfg, evaluation_only=evaluation_only, resume=resume)
+    _write_config(cfg, evaluation_only=evaluation_only)
+    make_reproducible(cfg)
     return cfg, datasets
-
-
-def has_checkpoint(output_dir: str | Path) -> bool:
-    """Return whether a training has left a checkpoint in a folder, from which it can be resumed."""
-    return (Path(output_dir) / "last_checkpoint").is_file()
 
 
 def _log_schedule(cfg: CfgNode, datasets: Datasets) -> None:
@@ -92,11 +91,14 @@ def _skip_unused_weights(cfg: CfgNode) -> None:
         cfg.MODEL.WEIGHTS = ""
 
 
-def _write_config(cfg: CfgNode, *, evaluation_only: bool, resume: bool) -> None:
+def _write_config(cfg: CfgNode, *, evaluation_only: bool) -> None:
+    """Write config.yaml and log the setup, as Detectron2's default_setup does, which would write the file in place."""
+    logger.debug("Rank %d of a world size of %d", comm.get_rank(), comm.get_world_size())
+    logger.debug("Environment:\n%s", collect_env_info())
+    logger.debug("Command: %s", shlex.join(sys.argv))
+    logger.debug("Config:\n%s", cfg.dump())
     written = Path(cfg.OUTPUT_DIR) / "config.yaml"
-    config_of_training = written.read_text() if evaluation_only and written.is_file() else ""
-    default_setup(cfg, argparse.Namespace(command=shlex.join(sys.argv), eval_only=evaluation_only, resume=resume))
-    if config_of_training and comm.is_main_process():
+    if comm.is_main_process() and not (evaluation_only and written.is_file()):
         with atomic_write(written) as temporary:
-            temporary.write_text(config_of_training)
+            temporary.write_text(cfg.dump())
     logger.info("Environment, config and model are in %s", Path(cfg.OUTPUT_DIR) / "log.txt")

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from d2_detr.checkpoint.checkpointer import BEST, load_model
 from d2_detr.checkpoint.read import read_checkpoint
+from d2_detr.checkpoint.resume import has_checkpoint
 from d2_detr.engine.distributed import num_gpus_option
 from d2_detr.engine.trainer import Trainer
 from d2_detr.evaluation.evaluate import panoptic_quality, results_file
 from d2_detr.report.contents import write_report
 from d2_detr.utils.command_line import command
-from d2_detr.utils.errors import InputError
+from d2_detr.utils.errors import InputError, Interrupted
+from d2_detr.utils.locks import locked
 from d2_detr.visualization.curves import read_metrics
 from d2_detr.visualization.training_images import TRAINING_IMAGES, save_training_images
-from d2_detr.workflows.prepare_run import has_checkpoint, prepare_run
+from d2_detr.workflows.prepare_run import prepare_run
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
@@ -35,9 +38,14 @@ def train(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
         In the main process, the evaluation of the best model: {"bbox": {"AP": ...}, ...}.
 
     Raises:
-        InputError: without `resume`, OUTPUT_DIR contains a training; or see prepare_run.
-        KeyboardInterrupt: interrupted by the user; what was learned is saved.
+        InputError: another run uses OUTPUT_DIR, or without `resume` it contains a training; or see prepare_run.
+        Interrupted: a signal has asked to stop; what was learned is saved.
     """
+    with locked(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext():
+        return _train(cfg, resume=resume)
+
+
+def _train(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
     if has_checkpoint(cfg.OUTPUT_DIR) and not resume:
         raise InputError(
             f"{cfg.OUTPUT_DIR} contains a training; continue it "
@@ -47,7 +55,7 @@ def train(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
     cfg, datasets = prepare_run(cfg, resume=resume)
     trainer = Trainer(cfg, datasets)
     trainer.resume_or_load(resume=resume)
-    if trainer.start_iter >= trainer.max_iter:
+    if trainer.start_iter >= trainer.max_iter or trainer.stopped:
         logger.info("The training in %s is complete: it is only evaluated again", cfg.OUTPUT_DIR)
     if cfg.TEST.REPORT and comm.is_main_process() and not trainer.start_iter:
         path = Path(cfg.OUTPUT_DIR) / TRAINING_IMAGES
@@ -55,8 +63,8 @@ def train(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
         logger.info("Training images as the model sees them: %s", path)
     try:
         results = trainer.train()
-    except KeyboardInterrupt:
-        _log_interruption(trainer)
+    except (Interrupted, InputError, OSError) as error:
+        _log_how_to_continue(trainer, "Interrupted" if isinstance(error, Interrupted) else "The training has ended")
         raise
     if cfg.TEST.REPORT and comm.is_main_process():
         try:
@@ -66,13 +74,13 @@ def train(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
     return results
 
 
-def _log_interruption(trainer: Trainer) -> None:
-    output = trainer.cfg.OUTPUT_DIR
+def _log_how_to_continue(trainer: Trainer, what: str) -> None:
+    output, saved = trainer.cfg.OUTPUT_DIR, max(trainer.checkpointer.saved_iteration + 1, trainer.start_iter)
     again = command("finetune", "--continue", "--output", output, *num_gpus_option())
-    if trainer.checkpointer.saved_last or trainer.start_iter:
-        logger.info("Interrupted. To continue: %s", again)
+    if saved:
+        logger.info("%s; %d of %d iterations are saved. To continue: %s", what, saved, trainer.max_iter, again)
     else:
-        logger.info("Interrupted before there was anything to save. To start again: %s", again)
+        logger.info("%s before there was anything to save. To start again: %s", what, again)
     if (Path(output) / "report.html").is_file():
         logger.info("%s/report.html is from before this part of the training", output)
 

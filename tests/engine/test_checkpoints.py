@@ -52,31 +52,54 @@ def test_box_ap_breaks_ties_of_mask_ap(opts, tmp_path):
     assert saved(tmp_path, "model_best")["iteration"] == 3
 
 
-def test_every_evaluation_replaces_the_last_checkpoint(opts, tmp_path):
+def test_state_is_saved_before_every_evaluation(opts, tmp_path):
     opts = [*opts, "SOLVER.CHECKPOINT_PERIOD", "100", "SOLVER.MAX_ITER", "8"]
     trainer = build_trainer(opts, [10.0, 20.0])  # the third evaluation interrupts it
     with pytest.raises(StopIteration):
         trainer.train()
-    assert {path.name for path in tmp_path.glob("*.pth")} == {"model_best.pth", "model_last.pth"}
+    assert {path.name for path in tmp_path.glob("*.pth")} == {"model_best.pth", "model_last.pth", "model_last_2.pth"}
     assert (tmp_path / "last_checkpoint").read_text() == "model_last.pth"
     resumed = build_trainer(opts, [15.0, 12.0])
     resumed.resume_or_load(resume=True)
-    assert resumed.start_iter == 4
+    assert resumed.start_iter == 6
     resumed.train()
     assert {path.name for path in tmp_path.glob("*.pth")} == {"model_best.pth", "model_final.pth"}
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
     assert saved(tmp_path, "model_best")["iteration"] == 3, "the best one before the resume"
+    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert [line["bbox/AP"] for line in lines if "bbox/AP" in line] == [10.0, 20.0, 15.0, 12.0]
 
 
-def test_checkpoint_stays_if_a_resume_has_nothing_to_do(opts, tmp_path):
-    opts = [*opts, "SOLVER.CHECKPOINT_PERIOD", "100"]
-    trainer = build_trainer([*opts, "SOLVER.MAX_ITER", "8"], [10.0, 20.0])
+def test_a_complete_training_is_only_evaluated_again(opts, tmp_path):
+    build_trainer(opts, [10.0, 20.0, 30.0]).train()
+    before, lines = saved(tmp_path, "model_final"), (tmp_path / "metrics.json").read_text()
+    again = build_trainer(opts, [30.0])
+    again.resume_or_load(resume=True)
+    again.train()
+    assert same(saved(tmp_path, "model_final")["model"], before["model"])
+    assert (tmp_path / "metrics.json").read_text() == lines
+
+
+@pytest.mark.parametrize("kept", [1, 3])
+def test_last_checkpoints_are_kept_by_number(opts, tmp_path, kept):
+    trainer = build_trainer(
+        [*opts, "SOLVER.CHECKPOINTS_KEPT", str(kept), "SOLVER.CHECKPOINT_PERIOD", "100"], [10.0, 20.0]
+    )
     with pytest.raises(StopIteration):
         trainer.train()
-    shorter = build_trainer([*opts, "SOLVER.MAX_ITER", "4"], [20.0])
-    shorter.resume_or_load(resume=True)
-    shorter.train()
-    assert saved(tmp_path, "model_last")["iteration"] == 3
+    names = ["model_last", "model_last_2", "model_last_3"][:kept]
+    assert [saved(tmp_path, name)["iteration"] for name in names] == [5, 3, 1][:kept]
+    assert len(list(tmp_path.glob("model_last*"))) == kept
+
+
+def test_minutes_bound_what_a_crash_can_cost(opts, tmp_path):
+    opts = [*opts, "SOLVER.CHECKPOINT_PERIOD", "100", "TEST.EVAL_PERIOD", "0", "SOLVER.CHECKPOINT_MINUTES", "1e-6"]
+    trainer = build_trainer(opts, [])
+    saves = []
+    trainer.checkpointer.save = lambda name, iteration: saves.append((name, iteration))
+    with pytest.raises(StopIteration):
+        trainer.train()
+    assert saves == [("model_last", iteration) for iteration in range(6)]
 
 
 def test_every_test_set_has_a_line_in_the_log(opts, tmp_path, monkeypatch):

@@ -195,5 +195,5 @@ def test_torchrun_starts_the_processes(drawn_balloons, tiny_opts, tmp_path):
     process = train_net(tmp_path, drawn_balloons, prefix, opts=[*tiny_opts, *SAME_FOR_ALL])
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
-    assert "World size: 2" in (tmp_path / "log.txt").read_text()
+    assert "world size of 2" in (tmp_path / "log.txt").read_text()
     assert_trained_once(tmp_path)

@@ -102,6 +102,6 @@ def test_backbone_weights_can_train_but_not_evaluate(custom_dataset, tmp_path):
 
 def test_resumed_run_does_not_need_its_initial_weights(custom_dataset, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "last_checkpoint").write_text("model_0000001.pth")
+    (tmp_path / "run" / "model_0000001.pth").touch()
     opts = ["OUTPUT_DIR", str(tmp_path / "run"), "MODEL.WEIGHTS", "no_longer_there.pth"]
     prepare_run(load_config("detr_compact_balloon.yaml", opts, str(custom_dataset)), resume=True)

@@ -1,147 +1,76 @@
-"""The best and the last checkpoint of a training, and early stopping."""
+"""Checkpoints from which a training is resumed."""
 
 from __future__ import annotations
 
-import logging
-import math
-import shutil
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+import time
 
-from d2_detr.checkpoint.checkpointer import BEST, LAST, DetrCheckpointer
-from d2_detr.evaluation.error_analysis import best_threshold
-from d2_detr.structures.dataset import Dataset
-from d2_detr.utils.files import atomic_write
+from d2_detr.checkpoint.checkpointer import LAST, DetrCheckpointer
+from d2_detr.engine.interruption import Interruption
+from d2_detr.utils.errors import Interrupted
 
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-logger = logging.getLogger(__name__)
 
+class SaveCheckpoints(HookBase):
+    """Saves the state after a step: periodically, before an evaluation, and if a signal asks to stop.
 
-class BestCheckpoint(HookBase):
-    """Saves the model with the highest value of a metric as model_best.pth, and stops early.
-
-    With it are saved its best score threshold, and as model_best_results.json its predictions for the validation
-    images. What the hook knows survives a resume. It belongs after the EvalHook, in every process.
-
-    Detectron2's BestCheckpointer forgets the best value on a resume, and makes the trainer resume from the best
-    checkpoint instead of the last one.
+    The hook belongs between the hooks that are part of a step, such as the schedule, and those that evaluate and write
+    metrics. A training that is resumed from its checkpoints begins with the latter: an evaluation that was interrupted
+    is repeated, and no metric is missing.
     """
 
     def __init__(
         self,
         checkpointer: DetrCheckpointer,
-        metrics: Sequence[str],
+        interruption: Interruption,
         *,
-        dataset: Dataset,
-        results_file: Path,
-        evaluation: Callable[[], dict[str, Any]],
+        period: int,
+        minutes: float,
         eval_period: int,
-        patience: int = 0,
     ):
         """Create the hook.
 
         Args:
-            checkpointer: saves the model.
-            metrics: names under which an evaluation is stored, such as "segm/AP"; later ones break ties.
-            dataset: the validation set, with instances.
-            results_file: where an evaluation writes its predictions, in COCO's results format.
-            evaluation: returns the complete latest evaluation.
-            eval_period: iterations between evaluations.
-            patience: evaluations without improvement after which the training stops; 0 for never.
+            checkpointer: saves the training.
+            interruption: asks to stop.
+            period: iterations between checkpoints that are kept, model_0000999.pth and so on.
+            minutes: after which model_last.pth is saved.
+            eval_period: iterations between evaluations, 0 for none.
         """
         self._checkpointer = checkpointer
-        self._metrics = metrics
-        self._dataset = dataset
-        self._results_file = results_file
-        self._evaluation = evaluation
-        self._eval_period = eval_period
-        self._patience = patience
-        self.best = -math.inf
-        self.tie_breakers: list[float] = []
-        self.best_iteration = -1
-        self.best_evaluation: dict[str, Any] = {}
-        self.waited = 0
-
-    def after_step(self) -> None:
-        """Compare after an evaluation, and stop all processes if patience is exhausted."""
-        done = self.trainer.iter + 1
-        if done % self._eval_period == 0 and done < self.trainer.max_iter:
-            self._compare()
-            # Only the main process has the metric.
-            if any(comm.all_gather(bool(self._patience and self.waited >= self._patience))):
-                self._stop()
-
-    def after_train(self) -> None:
-        """Compare the last evaluation, and log the best one."""
-        if self.trainer.iter >= self.trainer.max_iter:
-            self._compare()
-        if self.best_iteration >= 0:
-            logger.info(
-                "Best %s: %.2f at iteration %d, saved as %s.pth",
-                self._metrics[0], self.best, self.best_iteration + 1, BEST,
-            )  # fmt: skip
-
-    @property
-    def best_results_file(self) -> Path:
-        """The predictions of the best model, in COCO's results format."""
-        return Path(self._checkpointer.save_dir) / f"{BEST}_results.json"
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed training needs to know."""
-        names = ("best", "tie_breakers", "best_iteration", "best_evaluation", "waited")
-        return {name: getattr(self, name) for name in names}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        vars(self).update(state_dict)
-
-    def _compare(self) -> None:
-        latest = self.trainer.storage.latest()
-        if self._metrics[0] not in latest:
-            return
-        value, *tie_breakers = (latest[name][0] if name in latest else -math.inf for name in self._metrics)
-        self.waited += 1
-        if (value, *tie_breakers) <= (self.best, *self.tie_breakers) or math.isnan(value):
-            return
-        self.best, self.tie_breakers, self.waited = value, tie_breakers, 0
-        self.best_iteration = min(self.trainer.iter, self.trainer.max_iter - 1)
-        self.best_evaluation = self._evaluation()
-        has_results = self._results_file.is_file()
-        threshold = best_threshold(self._dataset, self._results_file) if has_results else None
-        self._checkpointer.save(BEST, iteration=self.best_iteration, threshold=threshold)
-        logger.info("Best %s so far, saved as %s.pth", self._metrics[0], BEST)
-        if has_results:
-            with atomic_write(self.best_results_file) as temporary:
-                shutil.copyfile(self._results_file, temporary)
-
-    def _stop(self) -> None:
-        logger.info("Stopping early: no better %s in %d evaluations", self._metrics[0], self._patience)
-        self.trainer.stopped = True
-        self._checkpointer.save("model_final", iteration=self.trainer.iter)
-
-
-class LastCheckpoint(HookBase):
-    """Saves model_last.pth after every evaluation, replacing the one before, so that an interrupted run can resume.
-
-    It is removed once there is a newer checkpoint, such as model_final.pth. It belongs after BestCheckpoint.
-    """
-
-    def __init__(self, checkpointer: DetrCheckpointer, eval_period: int):
-        """Create the hook; `eval_period` is the number of iterations between evaluations."""
-        self._checkpointer = checkpointer
+        self._interruption = interruption
+        self._period = period
+        self._seconds = 60 * minutes
         self._eval_period = eval_period
 
-    def after_step(self) -> None:
-        """Save after an evaluation."""
-        done = self.trainer.iter + 1
-        if done % self._eval_period == 0 and done < self.trainer.max_iter and not self.trainer.stopped:
-            self._checkpointer.save(LAST, iteration=self.trainer.iter)
+    def before_train(self) -> None:
+        """Start to measure the time."""
+        self._saved_at = time.monotonic()
 
-    def after_train(self) -> None:
-        """Remove the checkpoint if there is a newer one."""
-        last = Path(self._checkpointer.save_dir) / f"{LAST}.pth"
-        if comm.is_main_process() and Path(self._checkpointer.get_checkpoint_file()).name != last.name:
-            last.unlink(missing_ok=True)
+    def after_step(self) -> None:
+        """Save if it is time to.
+
+        Raises:
+            Interrupted: a signal has asked to stop; the training is saved. The last step has nothing to stop.
+        """
+        done = self.trainer.iter + 1
+        is_last = done == self.trainer.max_iter
+        is_interrupted = self._interruption.is_requested() and not is_last
+        if done % self._period == 0:
+            self._save(f"model_{self.trainer.iter:07d}")
+        elif is_last or is_interrupted or self._is_evaluated(done) or self._is_overdue():
+            self._save(LAST)
+        if is_interrupted:
+            comm.synchronize()
+            raise Interrupted(self._interruption.signal)
+
+    def _is_evaluated(self, done: int) -> bool:
+        return self._eval_period > 0 and done % self._eval_period == 0
+
+    def _is_overdue(self) -> bool:
+        return self._seconds > 0 and time.monotonic() - self._saved_at > self._seconds
+
+    def _save(self, name: str) -> None:
+        self._checkpointer.save(name, iteration=self.trainer.iter)
+        self._saved_at = time.monotonic()

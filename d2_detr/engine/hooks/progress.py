@@ -6,7 +6,7 @@ import datetime
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -77,25 +77,6 @@ class TimeEstimate(HookBase):
             seconds = self.trainer.storage.history("time").latest()
             left = datetime.timedelta(seconds=int(seconds * (self.trainer.max_iter - self.trainer.iter - 1)))
             logger.info("%.2g seconds per iteration: %s left, without evaluations", seconds, left)
-
-
-class WriteEvaluations(HookBase):
-    """Writes every evaluation, also one between two lines of the losses.
-
-    A writer only knows the latest value of a metric, so one of two evaluations before its next line would be lost. The
-    hook belongs after the PeriodicWriter that has these writers.
-    """
-
-    def __init__(self, writers: Sequence[EventWriter], eval_period: int):
-        """Create the hook; `eval_period` is the number of iterations between evaluations."""
-        self._writers = writers
-        self._eval_period = eval_period
-
-    def after_step(self) -> None:
-        """Write after an evaluation."""
-        if (self.trainer.iter + 1) % self._eval_period == 0:
-            for writer in self._writers:
-                writer.write()
 
 
 class ProgressBar(HookBase):

@@ -14,7 +14,6 @@ from torch import nn
 from detectron2._missing import missing, missing_attribute
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.config.config import warn_unread
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format, verify_results
 from detectron2.modeling import build_model
@@ -68,7 +67,6 @@ def default_setup(cfg: CfgNode, args: Any) -> None:
         with PathManager.open(path, "w") as f:
             f.write(cfg.dump())
         logger.info(f"Full config, saved to {path}:\n{cfg.dump()}")
-    warn_unread(cfg)
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     if not getattr(args, "eval_only", False):
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK

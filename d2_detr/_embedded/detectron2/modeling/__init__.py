@@ -9,6 +9,7 @@ from torch import nn
 
 from detectron2._missing import missing, missing_attribute
 from detectron2.config import CfgNode
+from detectron2.config.config import warn_unread
 from detectron2.layers import ShapeSpec
 
 __all__ = ["BACKBONE_REGISTRY", "META_ARCH_REGISTRY", "Backbone", "build_backbone", "build_model"]
@@ -51,6 +52,7 @@ def build_backbone(cfg: CfgNode, input_shape: ShapeSpec | None = None) -> Backbo
 
 def build_model(cfg: CfgNode) -> nn.Module:
     """Build `cfg.MODEL.META_ARCHITECTURE` on `cfg.MODEL.DEVICE`, without its weights."""
+    warn_unread(cfg)
     name = cfg.MODEL.META_ARCHITECTURE
     if name not in META_ARCH_REGISTRY:
         raise KeyError(missing(f"the meta-architecture {name!r} (registered: {list(dict(META_ARCH_REGISTRY))})"))

@@ -62,6 +62,9 @@ class EventStorage:
     def histories(self) -> dict[str, HistoryBuffer]:
         return self._histories
 
+    def smoothing_hints(self) -> dict[str, bool]:
+        return self._smoothing_hints
+
     def latest(self) -> dict[str, tuple[float, int]]:
         """Return {name: (last value, its iteration)}."""
         return self._latest
