@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from d2_detr.engine.supervision import run_group
 from d2_detr.utils.errors import InputError
 
 from detectron2.utils import comm
@@ -49,7 +49,7 @@ def launch(
 
     Detectron2's launcher uses NCCL wherever CUDA exists; this one follows `device`, so that a machine with GPUs can
     also train on its CPU. Under torchrun, this process joins the group that torchrun started, and its numbers replace
-    the arguments. If a process fails, the others are terminated and its error is raised here.
+    the arguments. If a process fails, the others end, and its error is raised here.
 
     Args:
         main: the function to call.
@@ -64,7 +64,7 @@ def launch(
         What `main` returns, if there is a single process.
 
     Raises:
-        InputError: the arguments make no sense, or one of the processes raised it.
+        InputError, Interrupted, ProcessError: the arguments make no sense; or see run_group.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return _run_under_torchrun(main, device, args)
@@ -75,13 +75,8 @@ def launch(
     if num_machines == 1:
         dist_url = f"tcp://127.0.0.1:{_free_port()}"  # not a fixed port: two trainings may share the machine
     group = Group(world_size, machine_rank * num_processes, num_processes, dist_url, device)
-    errors = mp.get_context("spawn").SimpleQueue()
-    try:
-        mp.spawn(_run, nprocs=num_processes, args=(group, main, args, errors))
-    except (mp.ProcessRaisedException, mp.ProcessExitedException):
-        if not errors.empty():
-            raise InputError(errors.get()) from None
-        raise
+    run_group(_join_and_run, [(rank, group, main, args) for rank in range(num_processes)])
+    return None
 
 
 def parallelize(model: nn.Module) -> nn.Module:
@@ -148,19 +143,10 @@ def _run_under_torchrun(main: Callable[..., Any], device: str, args: tuple[Any, 
     return _join_and_run(local_rank, Group(world_size, rank - local_rank, num_local, "env://", device), main, args)
 
 
-def _run(local_rank: int, group: Group, main: Callable[..., Any], args: tuple[Any, ...], errors: Any) -> None:
-    """Run one of the processes; the message of an InputError goes to the one that started them."""
-    try:
-        _join_and_run(local_rank, group, main, args)
-    except InputError as error:
-        errors.put(str(error))
-        raise
-
-
 def _join_and_run(local_rank: int, group: Group, main: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     """Join the group, call `main`, leave the group.
 
-    A process that fails exits without destroying the group, so that its error is reported before the others lose the
+    A process that fails exits without destroying the group, so that its error is known before the others lose the
     connection.
     """
     if group.device == "cuda":

@@ -6,9 +6,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from d2_detr.utils.errors import Interrupted
 
@@ -17,6 +18,20 @@ from detectron2.utils import comm
 # Ctrl-C; what the system, SLURM and Kubernetes send before they kill; what SLURM sends ahead if asked to (--signal).
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 SAME = 1.0  # seconds within which a repetition is the same request: many senders signal a process and its group
+
+
+@contextmanager
+def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let a function handle SIGNALS within the block, if this is the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler_before in previous.items():
+            signal.signal(number, handler_before)
 
 
 class Interruption:
@@ -30,19 +45,17 @@ class Interruption:
         self.signal = 0
         self._time = 0.0
         self._raises = False
-        self._previous: dict[int, object] = {}
+        self._handlers = handled_by(self._receive)
 
     def __enter__(self) -> Interruption:
         """Handle SIGNALS, if this is the main thread."""
         self._process = os.getpid()
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        self._handlers.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         """Restore the previous handlers."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._handlers.__exit__(*error)
 
     def is_requested(self) -> bool:
         """Return whether any of the processes has received a signal; all must call this together."""

@@ -135,7 +135,11 @@ def test_evaluate_and_visualize_need_only_config_or_weights(finetuned, root, tmp
 
 def test_test_split_is_evaluated_into_a_separate_folder(finetuned, tmp_path):
     folder, _ = finetuned
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "log.txt"}
+    before = {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in (".lock", "log.txt")
+    }
     status, output = run(tmp_path, "evaluate", "--config", folder / "config.yaml", "--split", "test")
     assert status == 0 and f"Evaluating {folder}/model_best.pth on custom_test" in output, output
     [written] = (folder / "inference").glob("*_custom_test")

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from d2_detr.engine.distributed import _free_port, launch
+from d2_detr.engine.supervision import ProcessError
 from d2_detr.utils.errors import InputError
 from tests import shapes
 from tests.engine import processes
@@ -115,7 +116,7 @@ def test_input_error_of_one_process_is_raised_unchanged():
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_failing_process_ends_the_others_with_its_traceback(rank):
-    with pytest.raises(torch.multiprocessing.ProcessRaisedException) as error:
+    with pytest.raises(ProcessError) as error:
         launch(processes.fail, num_processes=2, device="cpu", args=(rank, "bug"))
     assert f"ZeroDivisionError: in rank {rank}" in str(error.value) and "processes.py" in str(error.value)
 
