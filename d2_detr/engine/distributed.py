@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -84,6 +86,8 @@ def parallelize(model: nn.Module) -> nn.Module:
     if comm.get_world_size() == 1:
         return model
     on_gpu = next(model.parameters()).is_cuda
+    # Convolutions of size 1, whose two memory formats are the same bytes.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return DistributedDataParallel(
         model, device_ids=[torch.cuda.current_device()] if on_gpu else None, broadcast_buffers=False
     )
@@ -98,6 +102,15 @@ def broadcast_buffers(model: nn.Module) -> None:
     if comm.get_world_size() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
+
+
+def is_lost_connection(error: Exception) -> bool:
+    """Return whether an error says that another process of the group has ended."""
+    return (
+        comm.get_world_size() > 1
+        and isinstance(error, RuntimeError)
+        and bool(re.search("gloo|nccl|connection (reset|closed)|broken pipe", str(error), re.IGNORECASE))
+    )
 
 
 def expected_world_size(num_processes: int) -> int:

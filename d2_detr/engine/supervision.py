@@ -52,6 +52,8 @@ def run_group(target: Callable[..., None], argument_lists: Sequence[tuple[Any, .
         Interrupted: the processes have ended because of a signal.
         ProcessError: a process has raised another exception.
     """
+    # Python would complain about what a killed process could not release, after the message that says why it was.
+    sys.warnoptions.append("ignore:resource_tracker")
     context = multiprocessing.get_context("spawn")
     beats = context.Array("L", len(argument_lists), lock=False)
     members = []

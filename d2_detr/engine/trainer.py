@@ -20,7 +20,7 @@ from d2_detr.data.loaders import build_test_loader, build_train_loader
 from d2_detr.data.mapper import DetrDatasetMapper
 from d2_detr.data.seeding import seed_generators
 from d2_detr.engine.bad_steps import CheckGradients, NonFiniteGradientError, describe, save_bad_step
-from d2_detr.engine.distributed import broadcast_buffers, parallelize
+from d2_detr.engine.distributed import broadcast_buffers, is_lost_connection, parallelize
 from d2_detr.engine.hooks.best import BestCheckpoint
 from d2_detr.engine.hooks.checkpoints import SaveCheckpoints
 from d2_detr.engine.hooks.cores import ShareCores
@@ -145,6 +145,9 @@ class Trainer(DefaultTrainer):
             except Exception as error:
                 if isinstance(error, InputError | OSError):  # which the command prints as its last line
                     logger.debug("Training failed: %s", error)
+                elif is_lost_connection(error):
+                    logger.warning("The connection to another process was lost in iteration %d", self.iter)
+                    logger.debug("Lost", exc_info=True)
                 else:
                     logger.exception("Training failed at iteration %d", self.iter)
                 self._save_after_failure(error)
