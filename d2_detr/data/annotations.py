@@ -70,6 +70,11 @@ def read_annotations(record: Mapping[str, Any]) -> list[Annotation]:
     return annotations
 
 
+def image_files(record: Mapping[str, Any]) -> list[str]:
+    """Return the image of a dataset dict and, if it is panoptic, the PNG of its segments."""
+    return [record[key] for key in ("file_name", "pan_seg_file_name") if key in record]
+
+
 def annotated_wh(record: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the width and height in pixels that a dataset dict gives, or None."""
     return (record["width"], record["height"]) if "width" in record else None

@@ -14,6 +14,19 @@ from detectron2.data import transforms as T
 
 # Shortest edges in pixels before the crop; constants in native DETR, too.
 SIZES_BEFORE_CROP = (400, 500, 600)
+# Longest edge in pixels before the crop. Native DETR has no limit: an image of 20,000 x 1 pixels would take 10 GB.
+MAX_SIZE_BEFORE_CROP = 20_000
+
+
+class ResizeShortestEdge(T.ResizeShortestEdge):
+    """Detectron2's resize; of an image that is much longer than high, no edge is rounded to 0 pixels."""
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Draw a resize of an image (H, W, C)."""
+        transform = super().get_transform(image)
+        if isinstance(transform, T.ResizeTransform):
+            transform.new_h, transform.new_w = max(transform.new_h, 1), max(transform.new_w, 1)
+        return transform
 
 
 class Crop(T.CropTransform):
@@ -64,9 +77,9 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> tuple[list[T.Augmentati
         InputError: INPUT.CROP does not describe DETR's crop.
     """
     if not is_train:
-        return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)], None
+        return [ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)], None
     flip = _flip(cfg.INPUT.RANDOM_FLIP)
-    resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
+    resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
     if not cfg.INPUT.CROP.ENABLED:
         return [*flip, resize], None
     if cfg.INPUT.CROP.TYPE != "absolute_range":
@@ -77,7 +90,7 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> tuple[list[T.Augmentati
     if len(cfg.INPUT.CROP.SIZE) != 2:
         raise InputError(f"INPUT.CROP.SIZE {cfg.INPUT.CROP.SIZE}: expected the smallest and the largest side in pixels")
     min_size, max_size = (int(size) for size in cfg.INPUT.CROP.SIZE)
-    crop = [T.ResizeShortestEdge(SIZES_BEFORE_CROP, sample_style="choice"), RandomCrop(min_size, max_size)]
+    crop = [ResizeShortestEdge(SIZES_BEFORE_CROP, MAX_SIZE_BEFORE_CROP, "choice"), RandomCrop(min_size, max_size)]
     return [*flip, resize], [*flip, *crop, resize]
 
 

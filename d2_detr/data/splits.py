@@ -8,12 +8,14 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from pathlib import Path, PureWindowsPath
 
 from d2_detr.config.keys import CUSTOM_TRAIN, CUSTOM_VAL
 from d2_detr.data.datasets.layouts import LAYOUTS
 from d2_detr.data.formats.coco import CocoFile
 from d2_detr.data.formats.coco_sections import Entry
+from d2_detr.data.formats.file_names import image_path
 from d2_detr.data.formats.roboflow import original_image_name
 from d2_detr.utils.errors import InputError
 from d2_detr.utils.files import atomic_write, write_json
@@ -111,13 +113,13 @@ def stratified_subset(classes: Sequence[set[Hashable]], share: float, seed: int)
 
 
 def _find(folder: Path, file_name: str, annotations: Path) -> Path:
-    """Return the path of an image, also if the file has a path of another machine."""
+    """Return the path of an image, also if the file has a path of another machine or outside the folder."""
     windows_path = PureWindowsPath(file_name)
-    candidates = [folder / file_name, folder / windows_path.as_posix(), folder / windows_path.name]
-    for path in candidates:
-        if path.is_file():
-            return path
-    raise InputError(f"{candidates[0]}: no such image, but {annotations} lists it; give its folder with --images")
+    for name in (file_name, windows_path.as_posix(), windows_path.name):
+        with suppress(InputError):
+            if (path := image_path(folder, name)).is_file():
+                return path
+    raise InputError(f"{folder / file_name}: no such image, but {annotations} lists it; give its folder with --images")
 
 
 def _target_names(sources: Sequence[Path], coco: CocoFile) -> list[str]:

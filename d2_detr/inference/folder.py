@@ -34,7 +34,10 @@ def predict_files(
 
     Returns:
         The entries of predictions.json (see Prediction.coco_results; `image_id` is the number of the image from 1, and
-        `file_name` its path), and a message for each image that cannot be read and is left out.
+        `file_name` its path), and a message for each image that cannot be read, and is left out, or not be drawn.
+
+    Raises:
+        OSError: predictions.json cannot be written.
     """
     numbers = {path: number for number, path in enumerate(images, start=1)}
     stems = unique_stems(images)
@@ -46,7 +49,10 @@ def predict_files(
         assert isinstance(path, Path)
         results += [entry | {"file_name": str(path)} for entry in prediction.coco_results(numbers[path])]
         if draw:
-            prediction.draw(output / f"{stems[path]}.jpg")
+            try:
+                prediction.draw(output / f"{stems[path]}.jpg")  # reads the image again
+            except (InputError, OSError) as error:
+                problems.append(str(error))
     write_json(results, output / RESULTS)
     return results, problems
 

@@ -57,10 +57,21 @@ def parse_json(text: bytes | memoryview) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        return json.loads(bytes(text))
+        return _parse_slowly(bytes(text))
     finally:
         if was_enabled:
             gc.enable()
+
+
+def _parse_slowly(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise json.JSONDecodeError("nested too deeply", "", 0) from error
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError as error:  # Python reads no integer of thousands of digits
+        raise json.JSONDecodeError(str(error), "", 0) from error
 
 
 def write_json(value: Any, path: str | Path, *, overwrite: bool = True) -> None:

@@ -18,6 +18,7 @@ from d2_detr.visualization.text import font_for, shorten
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 MIN_DRAWING_SIDE = 640  # pixels; smaller images are enlarged to it, so that labels are readable
+MAX_DRAWING_SIDE = 65_500  # pixels; larger images are reduced to it, because a JPEG cannot be larger
 VIEW_SIDE = 384  # pixels of a view among many
 MARGIN = 6  # pixels around it
 FONT_SIZE = 12
@@ -48,8 +49,9 @@ def save_drawing(image: np.ndarray, detections: Detections, class_names: Sequenc
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"{path}: cannot write a drawing in this format; use one of {', '.join(FORMATS)}")
     drawn = Image.fromarray(image)
-    if max(drawn.size) < MIN_DRAWING_SIDE:
-        size_wh = _resized_wh(drawn, MIN_DRAWING_SIDE)
+    side = min(max(*drawn.size, MIN_DRAWING_SIDE), MAX_DRAWING_SIDE)
+    if side != max(drawn.size):
+        size_wh = _resized_wh(drawn, side)
         drawn, detections = drawn.resize(size_wh), resize_detections(detections, drawn.size, size_wh)
     draw_detections(drawn, detections, class_names, class_colors(class_names))
     _save(drawn, path)

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 
 from d2_detr import Predictor
 from d2_detr.data.images import find_images
-from d2_detr.inference.folder import check_output, unique_stems
+from d2_detr.inference.folder import check_output, predict_files, unique_stems
 from d2_detr.utils.errors import InputError
 from tests.cli.processes import run
 from tests.inference.untrained import CLASSES, MASKS, PANOPTIC, save_untrained
@@ -215,3 +215,35 @@ def test_output_must_be_a_folder_without_input_images(photos):
         check_output(photos / "deep" / "..", [photos / "deep" / "b.jpg", photos / "b.jpg"])
     with pytest.raises(InputError, match="a file, expected a folder"):
         check_output(photos / "notes.txt", [photos / "b.jpg"])
+
+
+def test_one_image_that_fails_does_not_stop_the_others(weights, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, size_wh in {"a_thin": (20_000, 1), "c_long": (70_000, 3), "d_plain": (64, 64)}.items():
+        Image.new("RGB", size_wh, "red").save(folder / f"{name}.png")
+    Image.new("1", (20_000, 20_000)).save(folder / "b_bomb.png")
+    status, output = predict(tmp_path, weights, "--input", folder, "--threshold", "0.3")
+    assert status == 1 and "Traceback" not in output
+    assert re.search(r"error: 1 of 4 images could not be read: \S*b_bomb\.png: the image has more than 200,", output)
+    assert {entry["image_id"] for entry in results(tmp_path)} == {1, 3, 4}
+    drawings = {path.name for path in (tmp_path / "out").glob("*.jpg")}
+    assert drawings == {"a_thin.jpg", "c_long.jpg", "d_plain.jpg"}
+    with Image.open(tmp_path / "out" / "c_long.jpg") as drawing:
+        assert drawing.size == (65_500, 3)
+
+
+def test_a_drawing_that_cannot_be_written_keeps_the_predictions(weights, tmp_path):
+    path = tmp_path / f"{'x' * 250}.png"
+    Image.new("RGB", (64, 64), "red").save(path)
+    found, problems = predict_files(Predictor(weights, threshold=0.3, device="cpu"), [path], tmp_path / "out")
+    assert found and results(tmp_path) == found and len(problems) == 1 and "xxx.jpg" in problems[0]
+
+
+def test_an_image_that_vanishes_keeps_its_predictions(weights, tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (64, 64), "red").save(path)
+    predictor = Predictor(weights, threshold=0.3, device="cpu")
+    predictor._prediction = lambda *args, make=predictor._prediction: path.unlink() or make(*args)
+    found, problems = predict_files(predictor, [path], tmp_path / "out")
+    assert found and results(tmp_path) == found and problems == [f"{path}: no such image"]

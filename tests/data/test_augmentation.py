@@ -213,3 +213,18 @@ def test_another_type_of_crop_is_an_error(crop_type):
 def test_the_type_of_a_disabled_crop_is_ignored():
     cfg = config("INPUT.CROP.TYPE", "relative", "INPUT.CROP.ENABLED", "False")
     assert build_augmentations(cfg, is_train=True)[1] is None
+
+
+@pytest.mark.parametrize("size_hw", [(1, 4000), (4000, 1), (2, 1000), (1, 1)], ids=str)
+@pytest.mark.parametrize("is_train", [True, False])
+def test_images_of_any_shape_keep_a_pixel_and_stay_small(size_hw, is_train):
+    for augmentations in filter(None, build_augmentations(config(), is_train)):
+        aug_input = T.AugInput(np.zeros((*size_hw, 3), np.uint8))
+        T.AugmentationList(augmentations)(aug_input)
+        assert min(aug_input.image.shape) > 0 and max(aug_input.image.shape) <= 1333
+
+
+def test_the_resize_before_the_crop_is_bounded():
+    _, (_, before, *_) = build_augmentations(config(), is_train=True)
+    transform = before.get_transform(np.broadcast_to(np.uint8(0), (1, 100_000, 3)))
+    assert (transform.new_h, transform.new_w) == (1, 20_000)

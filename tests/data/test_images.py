@@ -104,19 +104,60 @@ def encoded(format):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
+ENCODINGS = ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA", "AVIF"]
+
+
+@pytest.mark.parametrize("check", [read_image, lambda path: check_image(path, None)], ids=["read", "check"])
+@pytest.mark.parametrize("format", ENCODINGS)
 @pytest.mark.parametrize("fraction", [0, 0.02, 0.5, 0.9])
-def test_a_truncated_image_is_an_error(tmp_path, format, fraction):
+def test_a_truncated_image_is_an_error(tmp_path, format, fraction, check):
     complete = encoded(format)
     path = tmp_path / f"a.{format.lower()}"
     path.write_bytes(complete[: int(len(complete) * fraction)])
-    checks = [read_image, lambda path: check_image(path, None)]
-    for check in checks if format in ("PNG", "JPEG", "GIF") else checks[:1]:
-        with pytest.raises(InputError, match=rf"a\.{format.lower()}: (not an image|the image is damaged)"):
-            check(path)
-    for trailer in (b"", b"data that some cameras append"):
-        path.write_bytes(complete + trailer)
-        check_image(path, (200, 200))
+    with pytest.raises(InputError, match=rf"a\.{format.lower()}: (not an image|the image is damaged)"):
+        check(path)
+
+
+@pytest.mark.parametrize("format", ENCODINGS)
+@pytest.mark.parametrize("trailer", [b"", b"data that some cameras append"], ids=["plain", "trailer"])
+def test_a_complete_image_is_accepted(tmp_path, format, trailer):
+    path = tmp_path / "a.image"
+    path.write_bytes(encoded(format) + trailer)
+    check_image(path, (200, 200))
+    assert read_image(path).shape == (200, 200, 3)
+
+
+def test_formats_for_which_pillow_starts_programs_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("subprocess.check_call", pytest.fail)
+    for format in ("EPS", "ICNS"):
+        (tmp_path / "a.jpg").write_bytes(encoded(format))
+        for check in (read_image, image_size, lambda path: check_image(path, None)):
+            with pytest.raises(InputError, match=r"a\.jpg: not an image of a known format \(JPEG, .*\), or damaged"):
+                check(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("check", [read_image, image_size, lambda path: check_image(path, None)])
+def test_the_number_of_pixels_is_limited_before_decoding(tmp_path, monkeypatch, check):
+    path = tmp_path / "a.png"
+    Image.new("1", (20_000, 20_000)).save(path)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", pytest.fail)
+    with pytest.raises(
+        InputError, match=r"a\.png: .* more than 200,000,000 pixels; reduce it, or set .* D2_DETR_MAX_PI"
+    ):
+        check(path)
+
+
+def test_the_limit_of_pixels_can_be_changed(tmp_path, monkeypatch, recwarn):
+    Image.new("1", (12_000, 9_000)).save(tmp_path / "a.png")
+    check_image(tmp_path / "a.png", None)  # a photograph of 108 megapixels
+    assert not recwarn.list
+    monkeypatch.setenv("D2_DETR_MAX_PIXELS", "1000")
+    with pytest.raises(InputError, match=r"a\.png: the image has more than 1,000 pixels"):
+        check_image(tmp_path / "a.png", None)
+    for text in ("", "many", "0", "-1", "9" * 30):
+        monkeypatch.setenv("D2_DETR_MAX_PIXELS", text)
+        with pytest.raises(InputError, match="environment variable D2_DETR_MAX_PIXELS=.*: expected a number of pixels"):
+            check_image(tmp_path / "a.png", None)
 
 
 @pytest.mark.parametrize("check", [read_image, image_size])
@@ -130,5 +171,6 @@ def test_a_missing_or_invalid_image_is_an_error(tmp_path, check):
 
 def test_floating_point_pixels_are_an_error(tmp_path):
     Image.fromarray(PIXELS[:, :, 0].astype(np.float32)).save(tmp_path / "a.tiff")
-    with pytest.raises(InputError, match=r"a\.tiff: pixels are floating-point"):
-        read_image(tmp_path / "a.tiff")
+    for check in (read_image, lambda path: check_image(path, None)):
+        with pytest.raises(InputError, match=r"a\.tiff: pixels are floating-point"):
+            check(tmp_path / "a.tiff")

@@ -126,3 +126,22 @@ def test_polygons_and_rles_can_be_mixed(tmp_path, monkeypatch, tiny_opts, train,
     assert cfg.INPUT.MASK_FORMAT == "polygon", "the default"
     results = Trainer(*prepare_run(cfg)).train()
     assert "segm" in results and results["validation"]["loss_mask"] > 0
+
+
+def test_images_of_any_shape_can_be_trained_on_and_evaluated(tmp_path, monkeypatch, tiny_opts):
+    monkeypatch.setenv("D2_DETR_CACHE", str(tmp_path / "cache"))
+    root = shapes.draw_shapes(tmp_path / "coco", num_images=(4, 4))
+    for split in ("train", "val"):
+        coco = shapes.read(root, split)
+        for entry, (width, height) in zip(coco["images"], [(20_000, 1), (1, 900), (1000, 2), (1, 1)], strict=True):
+            Image.new("RGB", (width, height)).save(root / f"{split}2017" / entry["file_name"])
+            entry |= {"width": width, "height": height}
+            for a in coco["annotations"]:
+                if a["image_id"] == entry["id"]:
+                    a |= {"bbox": [0, 0, width, height], "area": width * height}
+                    a["segmentation"] = [[0, 0, width, 0, width, height, 0, height]]
+        shapes.write(coco, root, split)
+    opts = "MODEL.MASK_ON True MODEL.DETR.HIDDEN_DIM 128 MODEL.DETR.NHEADS 8 SOLVER.MAX_ITER 2 SOLVER.STEPS ()".split()
+    cfg = load_config("detr_compact_balloon.yaml", [*tiny_opts, *opts, "INPUT.CROP.ENABLED", "True"], str(root))
+    results = Trainer(*prepare_run(cfg)).train()
+    assert "segm" in results and np.isfinite(results["validation"]["total_loss"])

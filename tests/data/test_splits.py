@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+import shlex
 import shutil
 import sys
 from collections import Counter
@@ -170,6 +171,18 @@ def test_images_are_found_despite_paths_of_another_machine(copy, prefix):
     assert len(names) == 20 and all(name.removesuffix(".png").isdigit() for name in names)
 
 
+@pytest.mark.parametrize("prefix", ["{outside}", "../outside"], ids=["absolute", "above"])
+def test_images_outside_the_folder_are_not_taken(copy, prefix):
+    folder, output, split = copy
+    outside = folder.parent / "outside"
+    outside.mkdir()
+    (folder / "00003.png").rename(outside / "00003.png")
+    name = f"{prefix.format(outside=outside)}/00003.png"
+    with pytest.raises(InputError, match=r"00003\.png: no such image, but .*--images"):
+        split(lambda content: content["images"][3].update(file_name=name))
+    assert not output.exists()
+
+
 def test_images_of_the_same_name_keep_their_folders(copy):
     folder, output, split = copy
 
@@ -215,6 +228,14 @@ def test_tool_prints_object_counts_per_split(photos, tmp_path, monkeypatch, caps
     rows = {line.split()[0]: line.split()[1:] for line in output.splitlines() if len(line.split()) == 3}
     assert rows["images"] == ["16", "4"] and {"disc", "square", "triangle"} <= rows.keys()
     assert f"tools/finetune.py --data {tmp_path}/coco" in output
+
+
+def test_the_printed_command_is_quoted_for_the_shell(photos, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "my data; it's $HOME"
+    monkeypatch.setattr(sys, "argv", [str(TOOL), str(photos / "all.json"), "--output", str(output)])
+    runpy.run_path(str(TOOL), run_name="__main__")
+    line = capsys.readouterr().out.rpartition("to train: ")[2]
+    assert shlex.split(line)[-2:] == ["--data", str(output)]
 
 
 def test_the_tool_omits_the_root_category_of_roboflow(copy, monkeypatch, capsys):

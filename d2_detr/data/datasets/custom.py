@@ -111,12 +111,12 @@ class CustomFolder:
         # Of what is evaluated, the annotations themselves are needed.
         if key and classes is None and not evaluated and (large := self._read_large(key)):
             return large
-        coco = parse_coco(source.content, images, source=source.origin, strict=self.strict)
+        coco = parse_coco(source.content, images, source=source.origin, strict=self.strict, root=self.root)
         if classes is None:
             classes = coco.categories
         _check_categories(coco, classes, train)
         contiguous_ids = {category_id: i for i, category_id in enumerate(classes)}
-        records = coco.dataset_dicts(images, contiguous_ids)
+        records = coco.dataset_dicts(images, contiguous_ids, self.root)
         # pycocotools needs a file, and one without the irregularities that are accepted here.
         json_file = str(write_to_cache(coco.as_json(classes), name)) if evaluated else ""
         if not key:
@@ -126,7 +126,7 @@ class CustomFolder:
 
     def _read_large(self, key: SplitKey) -> CheckedSplit | None:
         """Read a large annotation file in pieces and put it into the cache; None if it has errors or is unusual."""
-        encoded = encode_coco(key.annotations, key.images)
+        encoded = encode_coco(key.annotations, key.images, self.root)
         if not encoded or (encoded.warning and self.strict):
             return None
         if encoded.warning:
@@ -160,7 +160,11 @@ class CustomFolder:
         files = {split: part.annotations for split, part in self.layout.splits.items()}
         files |= {split: source.path for split, source in self._sources.items()}
         return PanopticSource.beside(
-            files[name], image_root=self.layout.splits[name].images, instances=name, train_file=files[CUSTOM_TRAIN]
+            files[name],
+            image_root=self.layout.splits[name].images,
+            instances=name,
+            train_file=files[CUSTOM_TRAIN],
+            root=self.root,
         )
 
 

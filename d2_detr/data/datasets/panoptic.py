@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from d2_detr.data.formats.coco_panoptic import PanopticFile, panoptic_json_path, read_panoptic
+from d2_detr.data.formats.file_names import image_path
 from d2_detr.structures.records import Record
 from d2_detr.utils.command_line import command
-from d2_detr.utils.errors import InputError
+from d2_detr.utils.errors import InputError, error_context
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ class PanopticSource:
         panoptic_root: folder of the PNGs.
         instances: name of the dataset with the things of the same images, on which AP is measured.
         train_json: the panoptic file that was trained on; if it exists, the categories must agree.
+        root: the folder that the images must not leave (see image_path).
         made_from: the instance annotations from which the file was made; if they are newer, there is a warning.
     """
 
@@ -33,17 +35,30 @@ class PanopticSource:
     panoptic_root: Path
     instances: str
     train_json: Path | None = None
+    root: Path | None = None
     made_from: Path | None = None
 
     @classmethod
     def beside(
-        cls, annotation_file: Path, *, image_root: Path, instances: str, train_file: Path | None = None
+        cls,
+        annotation_file: Path,
+        *,
+        image_root: Path,
+        instances: str,
+        train_file: Path | None = None,
+        root: Path | None = None,
     ) -> PanopticSource:
         """Return the files that make-panoptic writes beside the annotation file of an instance dataset."""
         panoptic_json = panoptic_json_path(annotation_file)
         train_json = panoptic_json_path(train_file) if train_file else None
         return cls(
-            image_root, panoptic_json, panoptic_json.with_suffix(""), instances, train_json, made_from=annotation_file
+            image_root,
+            panoptic_json,
+            panoptic_json.with_suffix(""),
+            instances,
+            train_json,
+            root,
+            made_from=annotation_file,
         )
 
     @property
@@ -89,7 +104,9 @@ class PanopticSource:
         records = []
         for annotation in file.annotations:
             image = file.images[annotation["image_id"]]
-            png = self.panoptic_root / annotation["file_name"]
+            with error_context(file.path):
+                png = image_path(self.panoptic_root, annotation["file_name"])
+                image_file = image_path(self.image_root, image["file_name"], self.root)
             if not png.is_file():
                 raise FileNotFoundError(f"{png}: no such file, but {file.path} names it; restore the JSON and its PNGs")
             segments = [
@@ -102,7 +119,7 @@ class PanopticSource:
             ]
             records.append(
                 {
-                    "file_name": str(self.image_root / image["file_name"]),
+                    "file_name": str(image_file),
                     "image_id": image["id"],
                     "height": image["height"],
                     "width": image["width"],

@@ -29,7 +29,7 @@ from d2_detr.utils.files import atomic_write
 logger = logging.getLogger(__name__)
 
 MIN_BYTES = 16 << 20  # smaller annotation files are parsed in a second
-FORMAT = 1  # to be increased if records of the same annotations change
+FORMAT = 2  # to be increased if records of the same annotations change, or if fewer are accepted
 MAGIC = b"D2DETR\x00\x01"
 TRAILER = struct.Struct("<IQ8s")
 CHUNK = 1 << 20
@@ -42,7 +42,7 @@ class CheckedSplit:
     Attributes:
         records: the images, in Detectron2's dataset format; a list if the file is small.
         classes: category names by id, of the whole dataset.
-        warning: the message about annotations that were dropped, or "".
+        warning: the message about annotations that were dropped or corrected, or "".
         json_file: the annotations against which AP is measured, or "".
     """
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from d2_detr.data.formats.coco_sections import Entry, all_numbers, is_box, is_number, parse_id
+import pycocotools.mask as mask_util
+
+from d2_detr.data.formats.coco_sections import Entry, is_box, is_number, parse_id, shown
+from d2_detr.data.formats.coco_segmentations import SizeWH, segmentation_problem
+from d2_detr.structures.masks import to_rle
 from d2_detr.utils.errors import InputError
 
 MAX_PROBLEMS_SHOWN = 5
-
-SizeWH = tuple[int, int]
+ROUNDING = 2  # pixels by which the sides of a box may be too short for its `area`, if both corners were rounded
 
 
 @dataclass
@@ -84,6 +88,7 @@ class AnnotationChecker:
         strict: an annotation that cannot be trained on is a problem.
         problems: error messages.
         dropped: a message for each annotation that cannot be trained on.
+        corrected: a message for each accepted annotation whose `area` is impossible.
         box_format: of all boxes that are four numbers.
     """
 
@@ -92,6 +97,7 @@ class AnnotationChecker:
     strict: bool = False
     problems: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    corrected: list[str] = field(default_factory=list)
     box_format: BoxFormat = field(default_factory=BoxFormat)
 
     def accept(self, index: int, entry: Entry) -> bool:
@@ -101,7 +107,11 @@ class AnnotationChecker:
             index: its place in the file, from 0.
         """
         size_wh = self.sizes_wh.get(parse_id(entry.get("image_id")))
-        if problem := self._reference_problem(entry, size_wh) or _box_problem(entry.get("bbox")):
+        if problem := (
+            self._reference_problem(entry, size_wh)
+            or box_problem(entry.get("bbox"))
+            or crowd_problem(entry.get("iscrowd", 0))
+        ):
             self.problems.append(f"{_place(index, entry)}: {problem}")
             return False
         assert size_wh  # else its reference is a problem
@@ -112,10 +122,29 @@ class AnnotationChecker:
             if self.strict:
                 self.problems.append(f"{self.dropped[-1]}; correct it or remove the annotation")
             return False
-        if problem := _segmentation_problem(entry.get("segmentation"), size_wh):
+        if problem := segmentation_problem(entry.get("segmentation"), size_wh):
             self.problems.append(f"{_place(index, entry)}: {problem}")
             return False
+        if defect := _area_defect(entry):
+            self.corrected.append(f"{_place(index, entry)}: {defect}")
         return True
+
+    def normalized(self, entry: Entry, annotation_id: int) -> Entry:
+        """Return an accepted annotation with another id, and with all fields that COCO prescribes.
+
+        An `area` that is missing or impossible is replaced by that of the mask, or of the box if there is no mask.
+        """
+        image_id = parse_id(entry["image_id"])
+        area = entry.get("area")
+        if area is None or _area_defect(entry):
+            area = _mask_area(entry.get("segmentation"), self.sizes_wh[image_id]) or entry["bbox"][2] * entry["bbox"][3]
+        return entry | {
+            "id": annotation_id,
+            "image_id": image_id,
+            "category_id": parse_id(entry["category_id"]),
+            "iscrowd": int(entry.get("iscrowd", 0)),
+            "area": area,
+        }
 
     def check(self, path: Path, num_annotations: int) -> None:
         """Check that there were no problems.
@@ -134,45 +163,52 @@ class AnnotationChecker:
     def _reference_problem(self, entry: Entry, size_wh: SizeWH | None) -> str:
         """Return which reference of an annotation is invalid and what to do, or ""."""
         if size_wh is None:
-            return f"image_id {entry.get('image_id')!r} is not among the images; add the image or remove the annotation"
+            image_id = shown(entry.get("image_id"))
+            return f"image_id {image_id} is not among the images; add the image or remove the annotation"
         if parse_id(entry.get("category_id")) not in self.categories:
             known = ", ".join(f"{i} ({name})" for i, name in list(self.categories.items())[:10])
-            return f"unknown category_id {entry.get('category_id')!r}; the file's categories are {known}"
+            return f"unknown category_id {shown(entry.get('category_id'))}; the file's categories are {known}"
         return ""
 
 
-def normalized(entry: Entry, annotation_id: int) -> Entry:
-    """Return an accepted annotation with another id, and with all fields that COCO prescribes."""
-    area = entry.get("area")
-    return entry | {
-        "id": annotation_id,
-        "image_id": parse_id(entry["image_id"]),
-        "category_id": parse_id(entry["category_id"]),
-        "iscrowd": int(bool(entry.get("iscrowd", 0))),
-        "area": area if is_number(area) else entry["bbox"][2] * entry["bbox"][3],
-    }
-
-
-def dropped_warning(path: Path, num_annotations: int, num_dropped: int, first: str) -> str:
-    """Return a warning about annotations that cannot be trained on.
+def annotation_warning(
+    path: Path, num_annotations: int, num_dropped: int, num_corrected: int, checker: AnnotationChecker
+) -> str:
+    """Return a warning about annotations that cannot be trained on, or whose area is replaced, or "".
 
     Args:
-        first: the message of an AnnotationChecker about the first of them.
+        checker: has the messages about the first of them.
     """
-    return (
-        f"{path}: {num_dropped} of {num_annotations} annotations are dropped because they cannot be trained on, first "
-        f"{first}; set DATASETS.STRICT (--strict) to make this an error"
-    )
+    warnings = []
+    if num_dropped:
+        warnings.append(
+            f"{path}: {num_dropped} of {num_annotations} annotations are dropped because they cannot be trained on, "
+            f"first {checker.dropped[0]}; set DATASETS.STRICT (--strict) to make this an error"
+        )
+    if num_corrected:
+        warnings.append(
+            f"{path}: {num_corrected} of {num_annotations} annotations have an impossible `area`, which AP of small, "
+            f"medium and large objects depends on; it is computed from the mask or the box instead. First "
+            f"{checker.corrected[0]}"
+        )
+    return "\n".join(warnings)
+
+
+def crowd_problem(value: object) -> str:
+    """Return why an `iscrowd` cannot be understood, or ""."""
+    if isinstance(value, int | float) and value in (0, 1):
+        return ""
+    return f"iscrowd {shown(value)}, expected 0 for an object or 1 for a crowd"
 
 
 def _place(index: int, entry: Entry) -> str:
-    return f"annotations[{index}]" + (f" (id {entry['id']})" if "id" in entry else "")
+    return f"annotations[{index}]" + (f" (id {shown(entry['id'])})" if "id" in entry else "")
 
 
-def _box_problem(box: object) -> str:
+def box_problem(box: object) -> str:
     """Return why a `bbox` cannot be understood, or ""."""
     if not is_box(box):
-        return f"bbox {box!r:.60}, expected four numbers [x, y, width, height]"
+        return f"bbox {shown(box)}, expected four numbers [x, y, width, height]"
     if min(box[2:]) < 0:
         return f"bbox {box} has a negative side; expected [x, y, width, height], where x, y is the upper left corner"
     return ""
@@ -180,34 +216,28 @@ def _box_problem(box: object) -> str:
 
 def _box_defect(box: Sequence[float], size_wh: SizeWH) -> str:
     """Return why a valid box cannot be trained on, or ""."""
-    x, y, width, height = box
-    for name, side in (("width", width), ("height", height)):
+    for name, side in (("width", box[2]), ("height", box[3])):
         if side < 1:
             return f"has a {name} of less than a pixel" if side else f"has zero {name}"
+    return outside_defect(box, size_wh)
+
+
+def outside_defect(box: Sequence[float], size_wh: SizeWH) -> str:
+    """Return that a valid box is entirely outside its image, or ""."""
+    x, y, width, height = box
     if x >= size_wh[0] or y >= size_wh[1] or x + width <= 0 or y + height <= 0:
         return f"is outside the image of {size_wh[0]} x {size_wh[1]} pixels"
     return ""
 
 
-def _segmentation_problem(segmentation: object, size_wh: SizeWH) -> str:
-    """Return what is wrong with a `segmentation` and what is expected, or ""."""
-    if not segmentation:
+def _area_defect(entry: Entry) -> str:
+    """Return why the `area` of an annotation is impossible, or ""."""
+    area, (*_, width, height) = entry.get("area"), entry["bbox"]
+    if area is None or (is_number(area) and 0 < area <= (width + ROUNDING) * (height + ROUNDING)):
         return ""
-    if isinstance(segmentation, dict):
-        rle_hw = segmentation.get("size")
-        if not isinstance(segmentation.get("counts"), str | list) or rle_hw != [size_wh[1], size_wh[0]]:
-            return f"segmentation is an RLE of size {rle_hw}; expected `counts` and [height, width] {[*size_wh[::-1]]}"
-        return ""
-    if not isinstance(segmentation, list) or not all(isinstance(polygon, list) for polygon in segmentation):
-        return f"segmentation {segmentation!r:.60}, expected a list of polygons [[x0, y0, x1, y1, ...], ...] or an RLE"
-    for polygon in segmentation:
-        if not all_numbers(polygon) or len(polygon) % 2:
-            return f"segmentation has the polygon {polygon!r:.60}, expected pairs of numbers x, y"
-        if len(polygon) < 6:
-            return f"segmentation has a polygon of {len(polygon) // 2} points; expected three or more"
-        if 0 < polygon[0] < size_wh[0] and 0 < polygon[1] < size_wh[1]:
-            continue  # its first point is inside
-        x, y = polygon[0::2], polygon[1::2]
-        if min(x) >= size_wh[0] or min(y) >= size_wh[1] or max(x) <= 0 or max(y) <= 0:
-            return f"segmentation has a polygon outside the image of {size_wh[0]} x {size_wh[1]} pixels; remove it"
-    return ""
+    return f"area {shown(area)} with a box of {width:g} x {height:g} pixels"
+
+
+def _mask_area(segmentation: Any, size_wh: SizeWH) -> int:
+    """Return the number of pixels of a mask; 0 if there is none."""
+    return int(mask_util.area(to_rle(segmentation, size_wh[::-1]))) if segmentation else 0

@@ -15,7 +15,15 @@ import numpy as np
 from PIL import Image
 
 from d2_detr.config.keys import PANOPTIC_SUFFIX
-from d2_detr.data.formats.coco_sections import Entry, is_box, parse_categories, parse_id, parse_images, parse_sections
+from d2_detr.data.formats.coco_annotations import box_problem, crowd_problem, outside_defect
+from d2_detr.data.formats.coco_sections import (
+    Entry,
+    parse_categories,
+    parse_id,
+    parse_images,
+    parse_sections,
+    shown,
+)
 from d2_detr.data.images import read_image
 from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.command_line import command
@@ -107,8 +115,8 @@ def _categories(path: Path, entries: list[Entry]) -> dict[int, Category]:
     for i, entry in enumerate(entries):
         if entry.get("isthing") not in (0, 1):
             raise InputError(
-                f"{path}: categories[{i}] ({entry['name']}): isthing {entry.get('isthing')!r}, expected 1 for things "
-                f"and 0 for stuff; if the file has instances only, run {command('make-panoptic', path)}"
+                f"{path}: categories[{i}] ({entry['name']}): isthing {shown(entry.get('isthing'))}, expected 1 for "
+                f"things and 0 for stuff; if the file has instances only, run {command('make-panoptic', path)}"
             )
         is_thing[parse_id(entry["id"])] = bool(entry["isthing"])
     return {i: Category(names[i], is_thing[i]) for i in sorted(names, key=lambda i: (not is_thing[i], i))}
@@ -118,34 +126,39 @@ def _annotation(where: str, entry: Entry, images: Mapping, categories: Mapping[i
     """Check an entry of `annotations`, and parse its ids."""
     image_id, segments = parse_id(entry.get("image_id")), entry.get("segments_info")
     if image_id not in images:
-        raise InputError(f"{where}: image_id {entry.get('image_id')!r} is not among the images; remove the annotation")
+        raise InputError(
+            f"{where}: image_id {shown(entry.get('image_id'))} is not among the images; remove the annotation"
+        )
     if not isinstance(entry.get("file_name"), str):
         raise InputError(f"{where} (image_id {image_id}): no `file_name` of a PNG")
     where = f"{where} ({entry['file_name']})"
     if not isinstance(segments, list) or not all(isinstance(segment, dict) for segment in segments):
         raise InputError(f"{where}: no list `segments_info`, so not COCO's panoptic format")
-    segments = [_segment(f"{where}: segments_info[{i}]", segment, categories) for i, segment in enumerate(segments)]
+    size_wh = images[image_id]["width"], images[image_id]["height"]
+    segments = [
+        _segment(f"{where}: segments_info[{i}]", segment, categories, size_wh) for i, segment in enumerate(segments)
+    ]
     if len({segment["id"] for segment in segments}) < len(segments):
         raise InputError(f"{where}: two segments have the same id; give each its own")
     return entry | {"image_id": image_id, "segments_info": segments}
 
 
-def _segment(where: str, segment: Entry, categories: Mapping[int, Category]) -> Entry:
+def _segment(where: str, segment: Entry, categories: Mapping[int, Category], size_wh: tuple[int, int]) -> Entry:
     """Check an entry of `segments_info`, and parse its ids."""
-    segment_id, category_id, bbox = (
-        parse_id(segment.get("id")),
-        parse_id(segment.get("category_id")),
-        segment.get("bbox"),
-    )
+    segment_id, category_id = parse_id(segment.get("id")), parse_id(segment.get("category_id"))
     if not isinstance(segment_id, int) or not VOID < segment_id < NUM_IDS:
-        raise InputError(f"{where}: id {segment.get('id')!r}, expected the color in the PNG as R + 256 G + 65536 B")
+        raise InputError(
+            f"{where}: id {shown(segment.get('id'))}, expected the color in the PNG as R + 256 G + 65536 B"
+        )
     if category_id not in categories:
         raise InputError(
-            f"{where}: unknown category_id {segment.get('category_id')!r}; add it to the file's `categories`"
+            f"{where}: unknown category_id {shown(segment.get('category_id'))}; add it to the file's `categories`"
         )
-    if not is_box(bbox):
-        raise InputError(f"{where}: bbox {bbox!r:.60}, expected four numbers [x, y, width, height]")
-    return segment | {"id": segment_id, "category_id": category_id, "iscrowd": int(bool(segment.get("iscrowd", 0)))}
+    if problem := box_problem(segment.get("bbox")) or crowd_problem(segment.get("iscrowd", 0)):
+        raise InputError(f"{where}: {problem}")
+    if defect := outside_defect(segment["bbox"], size_wh):
+        raise InputError(f"{where}: bbox {segment['bbox']} {defect}; make or download the file again")
+    return segment | {"id": segment_id, "category_id": category_id, "iscrowd": int(segment.get("iscrowd", 0))}
 
 
 def read_ids(path: str | Path, *, annotated_wh: tuple[int, int] | None = None) -> np.ndarray:

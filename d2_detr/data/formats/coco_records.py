@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from d2_detr.data.formats.coco import image_dict, instance_dict
-from d2_detr.data.formats.coco_annotations import AnnotationChecker, BoxFormat, dropped_warning, normalized
+from d2_detr.data.formats.coco_annotations import AnnotationChecker, BoxFormat, annotation_warning
 from d2_detr.data.formats.coco_pieces import NotDividedError, divide, parse_piece
 from d2_detr.data.formats.coco_sections import Entry, parse_categories, parse_images, parse_sections
-from d2_detr.structures.records import encode_record, map_file, spans_of
+from d2_detr.structures.records import Record, encode_record, map_file, spans_of
 from d2_detr.utils.errors import InputError
 from d2_detr.utils.processes import map_in_processes, num_cores
 
@@ -31,6 +31,7 @@ class Piece(NamedTuple):
     Attributes:
         num_annotations: annotations, including those that are dropped.
         num_dropped: annotations that cannot be trained on.
+        num_corrected: instances whose area was impossible.
         images: (N,), int32: the index of each instance's image.
         spans: (N, 2), int64: where each instance is in `block`, in bytes.
         block: the encoded instances.
@@ -39,6 +40,7 @@ class Piece(NamedTuple):
 
     num_annotations: int
     num_dropped: int
+    num_corrected: int
     images: np.ndarray
     spans: np.ndarray
     block: bytes
@@ -51,16 +53,14 @@ class EncodedFile:
 
     Attributes:
         categories: names by category id, in the order of the ids.
-        warning: the message about annotations that were dropped, or "".
-        images: entries of the images.
-        image_root: their folder.
+        warning: the message about annotations that were dropped or corrected, or "".
+        images: the dataset dicts of the images, without annotations.
         pieces: the instances.
     """
 
     categories: dict[int, str]
     warning: str
-    images: Sequence[Entry]
-    image_root: Path
+    images: Sequence[Record]
     pieces: Sequence[Piece]
 
     def records(self) -> Iterator[bytes]:
@@ -77,16 +77,17 @@ class EncodedFile:
                 self.pieces[piece].block[start:end]
                 for piece, (start, end) in zip(piece_of_instance[here].tolist(), spans[here].tolist(), strict=True)
             ]
-            record = encode_record(image_dict(image, self.image_root))  # it ends with an empty list of annotations
+            record = encode_record(image)  # it ends with an empty list of annotations
             yield b"".join((record.removesuffix(b"]}"), b",".join(instances), b"]}"))
             first = last
 
 
-def encode_coco(path: Path, image_root: Path) -> EncodedFile | None:
+def encode_coco(path: Path, image_root: Path, root: Path | None = None) -> EncodedFile | None:
     """Read, check and encode an annotation file; its own categories are the classes.
 
     Args:
         image_root: folder of the images; sizes that the file lacks are read from there.
+        root: the folder that the images must not leave (see image_path).
 
     Returns:
         The encoded file; None if something in it is wrong or unusual, so that `read_coco` must be used.
@@ -95,7 +96,8 @@ def encode_coco(path: Path, image_root: Path) -> EncodedFile | None:
         text = map_file(path)
         content, spans = divide(text, PIECE_SIZE)
         sections = parse_sections(path, content)
-        images = parse_images(path, sections["images"], image_root)
+        images = parse_images(path, sections["images"], image_root, root)
+        records = [image_dict(image, image_root, root) for image in images]
         encoder = _Encoder(text, images, parse_categories(path, sections["categories"]))
         pieces = list(map_in_processes(encoder, spans, f"Reading {path.name}", num_workers=num_cores()))
         box_format = BoxFormat()
@@ -105,7 +107,7 @@ def encode_coco(path: Path, image_root: Path) -> EncodedFile | None:
         warning = encoder.warning(path, spans, pieces)
     except (NotDividedError, InputError, OSError, ValueError, BrokenExecutor):
         return None
-    return EncodedFile(encoder.categories, warning, images, image_root, pieces)
+    return EncodedFile(encoder.categories, warning, records, pieces)
 
 
 class _Encoder:
@@ -129,7 +131,7 @@ class _Encoder:
         block, lengths, images = bytearray(), [], []
         for i, entry in enumerate(entries):
             if checker.accept(i, entry):
-                annotation = normalized(entry, i)
+                annotation = checker.normalized(entry, i)
                 encoded = encode_record(instance_dict(annotation, self._contiguous_ids))
                 block += encoded
                 lengths.append(len(encoded))
@@ -139,6 +141,7 @@ class _Encoder:
         return Piece(
             len(entries),
             len(checker.dropped),
+            len(checker.corrected),
             np.array(images, np.int32),
             spans_of(lengths),
             bytes(block),
@@ -146,14 +149,15 @@ class _Encoder:
         )
 
     def warning(self, path: Path, spans: Sequence[tuple[int, int]], pieces: Sequence[Piece]) -> str:
-        """Return the warning about dropped annotations, or ""."""
-        num_before = 0
+        """Return the warning about dropped and corrected annotations, or ""."""
+        checker = AnnotationChecker(self._sizes_wh, self.categories)
+        num_annotations = 0
         for span, piece in zip(spans, pieces, strict=True):
-            if piece.num_dropped:  # encoded again, now that the index of its first annotation is known
-                checker = AnnotationChecker(self._sizes_wh, self.categories)
-                for i, entry in enumerate(parse_piece(self._text[slice(*span)]), num_before):
+            has_first_dropped = piece.num_dropped and not checker.dropped
+            has_first_corrected = piece.num_corrected and not checker.corrected
+            if has_first_dropped or has_first_corrected:  # checked again, now that the index of its first one is known
+                for i, entry in enumerate(parse_piece(self._text[slice(*span)]), num_annotations):
                     checker.accept(i, entry)
-                total, dropped = (sum(numbers) for numbers in zip(*(p[:2] for p in pieces), strict=True))
-                return dropped_warning(path, total, dropped, checker.dropped[0])
-            num_before += piece.num_annotations
-        return ""
+            num_annotations += piece.num_annotations
+        num_dropped, num_corrected = (sum(numbers) for numbers in zip(*(p[1:3] for p in pieces), strict=True))
+        return annotation_warning(path, num_annotations, num_dropped, num_corrected, checker)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from d2_detr.data.images import image_size
-from d2_detr.utils.errors import InputError
+from d2_detr.data.formats.file_names import image_path
+from d2_detr.data.images import image_size, size_problem
+from d2_detr.utils.errors import InputError, error_context
 
 SECTIONS = ("images", "annotations", "categories")
 MAX_NUMBER = 1e9  # larger than any coordinate in pixels; JSON integers may be too large for a float
@@ -17,6 +19,14 @@ MAX_ID = 2**63 - 1
 NUMBER_TYPES = {int, float}
 
 Entry = dict[str, Any]
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 60
+
+
+def shown(value: object) -> str:
+    """Return a JSON value in Python's notation for a message; of a long or deeply nested one, a part."""
+    return _short.repr(value)
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
@@ -54,6 +64,15 @@ def expected_id(value: object, kind: str) -> str:
     if isinstance(value, int | float) and abs(value) > MAX_ID:
         return f"expected {kind} of at most 64 bits; number the entries anew"
     return f"expected {kind}"
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether a text can be written: JSON may have one half of a character of two codes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def parse_sections(path: Path, content: object) -> dict[str, list[Entry]]:
@@ -94,11 +113,15 @@ def parse_categories(path: Path, entries: Sequence[Entry]) -> dict[int, str]:
         category_id = parse_id(entry.get("id"))
         if not isinstance(category_id, int):
             expected = expected_id(entry.get("id"), "a number")
-            raise InputError(f"{path}: categories[{i}]: id {entry.get('id')!r}, {expected}")
+            raise InputError(f"{path}: categories[{i}]: id {shown(entry.get('id'))}, {expected}")
         if category_id in categories:
             raise InputError(f"{path}: categories[{i}]: duplicate id {category_id}; give each category its own")
         if not isinstance(entry.get("name"), str):
             raise InputError(f"{path}: categories[{i}] (id {category_id}): no `name`")
+        if not is_unicode(entry["name"]):
+            raise InputError(
+                f"{path}: categories[{i}] (id {category_id}): name {entry['name']!r:.60} is no valid Unicode"
+            )
         categories[category_id] = entry["name"]
     name, count = Counter(categories.values()).most_common(1)[0]
     if count > 1:
@@ -106,13 +129,16 @@ def parse_categories(path: Path, entries: Sequence[Entry]) -> dict[int, str]:
     return dict(sorted(categories.items()))
 
 
-def parse_images(path: Path, entries: Sequence[Entry], image_root: Path | None = None) -> list[Entry]:
+def parse_images(
+    path: Path, entries: Sequence[Entry], image_root: Path | None = None, root: Path | None = None
+) -> list[Entry]:
     """Return the images with parsed `id`, and with `width` and `height` in pixels.
 
     Args:
         path: the file, for messages.
         entries: the section "images".
         image_root: folder of the images; sizes that the entries lack are read from there.
+        root: the folder that those images must not leave (see image_path).
 
     Raises:
         FileNotFoundError: an image whose size is needed does not exist.
@@ -123,19 +149,21 @@ def parse_images(path: Path, entries: Sequence[Entry], image_root: Path | None =
         image_id, file_name = parse_id(entry.get("id")), entry.get("file_name")
         if image_id is None:
             expected = expected_id(entry.get("id"), "a number or text")
-            raise InputError(f"{path}: images[{i}]: id is {entry.get('id')!r}, {expected}")
-        if not isinstance(file_name, str):
-            raise InputError(f"{path}: images[{i}] (id {image_id}): file_name is {file_name!r}, expected text")
+            raise InputError(f"{path}: images[{i}]: id is {shown(entry.get('id'))}, {expected}")
+        if not isinstance(file_name, str) or not file_name:
+            raise InputError(f"{path}: images[{i}] (id {image_id}): file_name is {shown(file_name)}, expected text")
+        where = f"{path}: images[{i}] ({file_name})"
         if image_id in seen:
-            raise InputError(f"{path}: images[{i}] ({file_name}): duplicate id {image_id}; give each image its own")
+            raise InputError(f"{where}: duplicate id {image_id}; give each image its own")
         seen.add(image_id)
         size_wh = entry.get("width"), entry.get("height")
         if image_root and None in size_wh:
-            size_wh = image_size(image_root / file_name)
-        width, height = (int(side) if is_number(side) else parse_id(side) for side in size_wh)
+            with error_context(where):
+                size_wh = image_size(image_path(image_root, file_name, root))
+        width, height = map(parse_id, size_wh)
         if not (isinstance(width, int) and isinstance(height, int) and min(width, height) > 0):
-            raise InputError(
-                f"{path}: images[{i}] ({file_name}): width {size_wh[0]!r}, height {size_wh[1]!r}; expected pixels"
-            )
+            raise InputError(f"{where}: width {shown(size_wh[0])}, height {shown(size_wh[1])}; expected pixels")
+        if problem := size_problem(width, height):
+            raise InputError(f"{where}: {problem}")
         images.append(entry | {"id": image_id, "width": width, "height": height})
     return images

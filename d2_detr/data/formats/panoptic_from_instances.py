@@ -15,8 +15,9 @@ from tqdm import tqdm
 from d2_detr.data.formats.coco import CocoFile, read_coco
 from d2_detr.data.formats.coco_panoptic import NUM_IDS, VOID, panoptic_json_path, write_ids
 from d2_detr.data.formats.coco_sections import Entry
+from d2_detr.data.formats.file_names import image_path
 from d2_detr.structures.masks import mask_to_rle, to_rle
-from d2_detr.utils.errors import InputError
+from d2_detr.utils.errors import InputError, error_context
 from d2_detr.utils.files import read_json, write_json
 
 MADE_BY = "made from instance masks by d2_detr"  # marks a JSON file that may be replaced
@@ -108,13 +109,9 @@ def _write_pngs(coco: CocoFile, stuff_id: int, folder: Path) -> list[Entry]:
     annotations = []
     progress = tqdm(coco.images, f"Painting {coco.path.name}", delay=2, leave=False)
     for image, png in zip(progress, _png_names(coco.images), strict=True):
-        try:
-            ids, segments = paint(objects[image["id"]], (image["height"], image["width"]), stuff_id)
-        except (ValueError, TypeError, OverflowError) as error:  # raised by pycocotools for a damaged RLE
-            raise InputError(
-                f"{coco.path}: {image['file_name']}: a `segmentation` cannot be read ({error}); annotate it again"
-            ) from error
-        write_ids(ids, folder / png)
+        ids, segments = paint(objects[image["id"]], (image["height"], image["width"]), stuff_id)
+        with error_context(coco.path):
+            write_ids(ids, image_path(folder, png))
         annotations.append({"image_id": image["id"], "file_name": png, "segments_info": segments})
     return annotations
 

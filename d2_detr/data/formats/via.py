@@ -7,9 +7,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from d2_detr.data.formats.coco_sections import is_unicode, shown
+from d2_detr.data.formats.coco_segmentations import outline_problem
+from d2_detr.data.formats.file_names import image_path
 from d2_detr.data.formats.via_shapes import Outline, outline, required_field
 from d2_detr.data.images import image_size
-from d2_detr.utils.errors import InputError
+from d2_detr.utils.errors import InputError, error_context
 
 VIA_FILE = "via_region_data.json"  # the usual name
 PROJECT_ENTRIES = "_via_img_metadata"  # holds the entries in a project file of VIA 2
@@ -119,7 +122,8 @@ def classes_in_file(via: ViaFile, class_name: str | None = None, class_attribute
 
 def _image(image_id: int, file_name: str, image_root: Path, source: str) -> dict[str, Any]:
     try:
-        width, height = image_size(image_root / file_name)
+        with error_context(source):
+            width, height = image_size(image_path(image_root, file_name))
     except FileNotFoundError as error:
         hint = "add it, or give its folder (via-to-coco --images)"
         raise FileNotFoundError(f"{error}, but {source} names it; {hint}") from error
@@ -135,6 +139,8 @@ def _annotation(annotation_id: int, region: Region, image: Mapping[str, Any], ca
             f"{image['width']} x {image['height']} pixels; restore the image if it was resized or rotated, or remove "
             "the region"
         )
+    if problem := outline_problem(shape.polygon, (image["width"], image["height"])):
+        raise InputError(f"{region.where}: {problem}")
     return {
         "id": annotation_id,
         "image_id": image["id"],
@@ -172,7 +178,7 @@ def _checked_entries(via: object, source: str) -> dict[str, Mapping[str, Any]]:
 
 def _check_file_name(name: object, others: Collection[str], where: str) -> None:
     if not isinstance(name, str) or not name:
-        raise InputError(f"{where}: filename is {name!r}, expected the name of an image")
+        raise InputError(f"{where}: filename is {shown(name)}, expected the name of an image")
     if REMOTE.match(name):
         raise InputError(f"{where}: filename {name!r} is a URL; download the image and enter its file name")
     if name in others:
@@ -222,7 +228,7 @@ def _class_name(region: Region, attribute: str) -> str:
             raise InputError(f"{region.where}: attribute {attribute!r} has the values {_quoted(checked)}; choose one")
         value = checked[0] if checked else ""
     if not isinstance(value, str):
-        raise InputError(f"{region.where}: attribute {attribute!r} is {value!r:.40}, expected text or a checkbox")
+        raise InputError(f"{region.where}: attribute {attribute!r} is {shown(value)}, expected text or a checkbox")
     if not value.strip():
         state = "is empty" if attribute in region.attributes else "is missing"
         raise InputError(
@@ -247,6 +253,8 @@ def _category_ids(classes: Sequence[str], source: str) -> dict[str, int]:
         raise InputError(f"{source}: there are no regions to take the classes from; pass the classes (--classes)")
     if len(set(classes)) < len(classes) or not all(classes):
         raise InputError(f"{source}: the classes {_quoted(classes)} have an empty or duplicate name; correct them")
+    if not all(map(is_unicode, classes)):
+        raise InputError(f"{source}: the classes {_quoted(classes)} have a name that is no valid Unicode; correct it")
     return {name: category_id for category_id, name in enumerate(classes, 1)}
 
 

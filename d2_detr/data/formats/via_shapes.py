@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from d2_detr.data.formats.coco_sections import is_number
+from d2_detr.data.formats.coco_sections import is_number, shown
 from d2_detr.utils.errors import InputError
 
 Polygon = list[float]  # x0, y0, x1, y1, ... in pixels
@@ -39,7 +39,7 @@ def outline(shape: Any, where: str) -> Outline:
     """
     name = required_field(shape, "name", where)
     if name not in tuple(_SHAPES):
-        raise InputError(f"{where}: shape {name!r}, expected {', '.join(_SHAPES)}; {REMEDY}")
+        raise InputError(f"{where}: shape {shown(name)}, expected {', '.join(_SHAPES)}; {REMEDY}")
     return _SHAPES[name](shape, where)
 
 
@@ -137,5 +137,5 @@ def _positive(shape: Mapping[str, Any], name: str, where: str) -> float:
 def _number(shape: Mapping[str, Any], name: str, where: str) -> float:
     value = required_field(shape, name, where)
     if not is_number(value):
-        raise InputError(f"{where}: {name} is {value!r:.40}, expected a number; {REMEDY}")
+        raise InputError(f"{where}: {name} is {shown(value)}, expected a number; {REMEDY}")
     return float(value)

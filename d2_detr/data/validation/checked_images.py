@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from d2_detr.data.annotations import annotated_wh
+from d2_detr.data.annotations import annotated_wh, image_files
 from d2_detr.structures.dataset import Dataset
-from d2_detr.structures.records import Record
+from d2_detr.structures.records import Record, file_stamp
 from d2_detr.utils.download import cache_folder
 from d2_detr.utils.files import atomic_write
 
@@ -36,7 +35,7 @@ class CheckedImages:
         return fingerprint in self._fingerprints
 
     def fingerprint(self, record: Record) -> int | None:
-        """Return a number for an image, its annotated size, and the size and time of its file.
+        """Return a number for an image, its annotated size, and the size and time of its file and its panoptic PNG.
 
         Returns:
             The fingerprint; None if the file cannot be read, or the dataset is small.
@@ -44,10 +43,10 @@ class CheckedImages:
         if not self._path:
             return None
         try:
-            status = os.stat(record["file_name"])
+            states = [(name, *file_stamp(Path(name))) for name in image_files(record)]
         except OSError:
             return None
-        facts = (record["file_name"], annotated_wh(record), status.st_size, status.st_mtime_ns)
+        facts = (annotated_wh(record), *states)
         return int.from_bytes(hashlib.blake2b(repr(facts).encode(), digest_size=8).digest(), "little")
 
     def replace(self, fingerprints: Iterable[int]) -> None:

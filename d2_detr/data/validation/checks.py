@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import NamedTuple
 
-from d2_detr.data.annotations import annotated_wh, mask_problem, record_annotations
+from d2_detr.data.annotations import annotated_wh, image_files, mask_problem, record_annotations
 from d2_detr.data.images import check_image
 from d2_detr.data.validation.checked_images import CheckedImages
 from d2_detr.structures.dataset import Dataset
@@ -27,7 +27,7 @@ class _Checked(NamedTuple):
 
 
 def check_images(datasets: Sequence[Dataset]) -> None:
-    """Check that every image exists, is complete and has the annotated size.
+    """Check that every image, and every PNG of segments, exists, is complete and has the annotated size.
 
     In a large dataset, files that were valid in an earlier run and have not changed are not read again.
 
@@ -59,7 +59,7 @@ def _image_problems(dataset: Dataset) -> list[FileNotFoundError | InputError]:
     def check(indices: range) -> _Checked:
         # Without the annotations: thousands of objects in memory would slow everything down.
         records: list[Record] = [
-            {key: record[key] for key in ("file_name", "width", "height") if key in record}
+            {key: record[key] for key in ("file_name", "pan_seg_file_name", "width", "height") if key in record}
             for record in dataset.records[indices.start : indices.stop]
         ]
         problems: list[FileNotFoundError | InputError | None] = [None] * len(records)
@@ -86,7 +86,8 @@ def _image_problems(dataset: Dataset) -> list[FileNotFoundError | InputError]:
 
 def _image_problem(name: str, record: Record) -> FileNotFoundError | InputError | None:
     try:
-        check_image(record["file_name"], annotated_wh(record))
+        for name in image_files(record):
+            check_image(name, annotated_wh(record))
     except FileNotFoundError as error:
         return FileNotFoundError(f"{error}, but the annotations of {name} list it; add it, or remove its entry")
     except InputError as error:

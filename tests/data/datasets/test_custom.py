@@ -186,11 +186,29 @@ def test_a_missing_folder_of_images_is_named(root):
     assert len(load_dataset(CUSTOM_VAL, root).records) == 3, "validation reports single missing images, not loading"
 
 
-def test_images_may_be_anywhere_with_absolute_paths(root, tmp_path):
+@pytest.mark.parametrize("where", ["{root}/photos/val", "../photos/val"], ids=["absolute", "above"])
+def test_images_may_be_in_any_folder_of_the_dataset(root, where):
+    folder = root / "photos" / "val"
+    folder.parent.mkdir()
+    shutil.move(root / "val2017", folder)
+    images = shapes.read(root, "val")["images"]
+    prefix = where.format(root=root)
+    change(root, "val", images=[image | {"file_name": f"{prefix}/{image['file_name']}"} for image in images])
+    assert all(Path(record["file_name"]).parent == folder for record in load_dataset(CUSTOM_VAL, root).records)
+
+
+def test_images_outside_the_dataset_are_refused_unless_linked(root, tmp_path):
     folder = shutil.move(root / "val2017", tmp_path / "elsewhere")
     images = shapes.read(root, "val")["images"]
-    change(root, "val", images=[image | {"file_name": f"{folder}/{image['file_name']}"} for image in images])
-    assert all(Path(record["file_name"]).parent == folder for record in load_dataset(CUSTOM_VAL, root).records)
+    for prefix in (folder, "../../elsewhere"):
+        change(root, "val", images=[image | {"file_name": f"{prefix}/{image['file_name']}"} for image in images])
+        with pytest.raises(
+            InputError, match=r"custom_val\.json: the image '.*elsewhere/00001\.png' is outside the .*ln"
+        ):
+            load_dataset(CUSTOM_VAL, root)
+    change(root, "val", images=images)
+    (root / "val2017").symlink_to(folder)
+    assert all(Path(record["file_name"]).is_file() for record in load_dataset(CUSTOM_VAL, root).records)
 
 
 def test_missing_folder_error_names_the_option():

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from d2_detr.data.datasets import panoptic as panoptic_data
 from d2_detr.data.datasets.panoptic import PanopticSource
 from d2_detr.data.formats.coco_panoptic import write_ids
 from d2_detr.data.formats.panoptic_from_instances import make_panoptic
+from d2_detr.data.validation.checks import check_images
 from d2_detr.utils.errors import InputError
 from tests.data.panoptic_sample import CAT, DOG, IDS, SKY, panoptic
 from tests.shapes import draw_shapes
@@ -61,6 +63,25 @@ def test_a_missing_png_is_an_error_when_the_dataset_is_read(write, tmp_path):
     (tmp_path / NAME / "a.png").unlink()
     with pytest.raises(FileNotFoundError, match=rf"a\.png: no such file, but .*{NAME}\.json names it"):
         source.read()
+
+
+@pytest.mark.parametrize("name", ["/etc/a.png", "../a.png"])
+@pytest.mark.parametrize("section", ["images", "annotations"])
+def test_images_and_pngs_outside_their_folders_are_an_error(write, section, name):
+    content = panoptic()
+    content[section][0]["file_name"] = name
+    with pytest.raises(InputError, match=rf"{NAME}\.json: the image '.*a\.png' is outside the folder "):
+        write(content).read()
+
+
+@pytest.mark.parametrize("bytes_kept", [0, 60])
+def test_a_truncated_png_is_an_error_before_the_training(root, bytes_kept):
+    dataset = load_dataset(f"{CUSTOM_VAL}_panoptic", root)
+    png = Path(dataset.records[1]["pan_seg_file_name"])
+    check_images([dataset])
+    png.write_bytes(png.read_bytes()[:bytes_kept])
+    with pytest.raises(InputError, match=rf"{png.name}: (the image is damaged|not an image)"):
+        check_images([dataset])
 
 
 # ---- custom datasets

@@ -33,13 +33,13 @@ def parsed(monkeypatch):
     names = []
     encode_coco, parse_coco = custom.encode_coco, custom.parse_coco
 
-    def in_pieces(path, image_root):
+    def in_pieces(path, image_root, root):
         names.append(path.name)
-        return encode_coco(path, image_root)
+        return encode_coco(path, image_root, root)
 
-    def as_a_whole(content, image_root, *, source, strict):
+    def as_a_whole(content, image_root, *, source, **options):
         names.append(source.name)
-        return parse_coco(content, image_root, source=source, strict=strict)
+        return parse_coco(content, image_root, source=source, **options)
 
     monkeypatch.setattr(custom, "encode_coco", in_pieces)
     monkeypatch.setattr(custom, "parse_coco", as_a_whole)

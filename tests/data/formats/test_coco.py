@@ -205,11 +205,18 @@ def test_a_box_out_of_bounds_is_not_clipped(read):
         (coco(images=[{"file_name": "a"}]), r"images\[0\]: id is None"),
         (coco(images=coco()["images"] * 2), r"images\[2\] \(a\.png\): duplicate id 1; give"),
         (coco(images=[coco()["images"][0] | {"width": 0}]), r"images\[0\] \(a\.png\): width 0, height 80"),
+        (coco(images=[coco()["images"][0] | {"width": 100.5}]), r"images\[0\] \(a\.png\): width 100\.5, height 80"),
+        (coco(images=[coco()["images"][0] | {"width": 10**9}]), r"images\[0\] \(a\.png\): .* more than 200,000,000"),
+        (coco(images=[coco()["images"][0] | {"file_name": ""}]), r"images\[0\] \(id 1\): file_name is ''"),
+        (coco(categories=[{"id": 1, "name": "\ud83d"}]), r"categories\[0\] \(id 1\): name .* is no valid Unicode"),
+        ("[" * 200_000, "not a complete JSON file .nested too deeply"),
+        (json.dumps(coco())[:-1] + f', "n": 1{"0" * 5000}}}', "not a complete JSON file .Exceeds the limit"),
     ],
     ids=[
         "truncated", "list", "via", "via_project", "another_format", "no_images", "no_categories", "image_number",
         "category_id", "no_category_id", "no_name", "duplicate_category", "duplicate_name", "no_file_name",
-        "no_image_id", "duplicate_image", "no_width",
+        "no_image_id", "duplicate_image", "no_width", "fraction_of_a_pixel", "too_many_pixels", "empty_file_name",
+        "half_a_character", "nested", "digits",
     ],
 )  # fmt: skip
 def test_an_invalid_file_is_an_error_with_entry_and_field(read, content, message):
@@ -235,10 +242,14 @@ def test_an_invalid_file_is_an_error_with_entry_and_field(read, content, message
         ({"segmentation": "rle"}, "expected a list of polygons"),
         ({"segmentation": [[200, 2, 230, 4, 250, 6]]}, "polygon outside the image of 100 x 80"),
         ({"segmentation": {"size": [5, 5], "counts": "x"}}, r"RLE of size \[5, 5\]; expected .* \[80, 100\]"),
+        ({"segmentation": {"size": [80.0, 100.0], "counts": [8000]}}, r"RLE of size \[80\.0, 100\.0\]; expected"),
+        ({"bbox": [0, 0, 2**64, 10**400]}, "bbox .*, expected four numbers"),
+        ({"image_id": 10**400}, r"image_id 1000+\.\.\.0+ is not among"),
     ],
     ids=[
         "image", "category", "no_category", "three_numbers", "no_box", "text", "nan", "negative", "two_points", "odd",
-        "polygon_text", "flat", "segmentation_text", "polygon_outside", "rle_size",
+        "polygon_text", "flat", "segmentation_text", "polygon_outside", "rle_size", "rle_float_size", "huge_box",
+        "huge_id",
     ],
 )  # fmt: skip
 def test_an_invalid_annotation_is_an_error_with_index_and_remedy(read, changes, message):
@@ -253,6 +264,78 @@ def test_all_errors_are_counted_and_the_first_are_shown(read):
         read(coco(annotations=bad + [annotation()] * 30))
     lines = str(error.value).splitlines()
     assert len(lines) == 6 and "annotations[4]" in lines[4] and lines[5].strip().startswith("and 15 more annotations")
+
+
+@pytest.mark.parametrize("value", [0, 1, False, True, 1.0], ids=str)
+def test_crowd_flags_are_0_or_1(read, value):
+    (entry,) = read(coco(annotations=[annotation(iscrowd=value)])).annotations
+    assert entry["iscrowd"] == value and type(entry["iscrowd"]) is int
+
+
+@pytest.mark.parametrize("value", ["0", "false", "", None, 2, -1, 0.5, [], [0]], ids=repr)
+def test_other_crowd_flags_are_an_error(read, value):
+    with pytest.raises(
+        InputError, match=r"annotations\[0\] \(id 5\): iscrowd .*, expected 0 for an object or 1 for a cr"
+    ):
+        read(coco(annotations=[annotation(iscrowd=value)]))
+
+
+@pytest.mark.parametrize("file_name", ["/etc/a.png", "../a.png", "b/../../a.png"])
+def test_images_outside_the_folder_are_an_error(read, tmp_path, file_name):
+    image = {"id": 1, "file_name": file_name, "width": WIDTH, "height": HEIGHT}
+    file = read(coco(images=[image], annotations=[]))
+    with pytest.raises(InputError, match=r"custom_train\.json: the image .* is outside the folder .*; move it there"):
+        file.dataset_dicts(tmp_path, {})
+    with pytest.raises(InputError, match=r"custom_train\.json: images\[0\] .*: the image .* is outside the folder "):
+        read(coco(images=[{"id": 1, "file_name": file_name}], annotations=[]))  # its size would be read
+
+
+@pytest.mark.parametrize(
+    "file_name",
+    ["b/\0.png", "é" * 200, "a/" * 600, "\ud83d.png"],
+    ids=["nul", "long_name", "long_path", "half_a_character"],
+)
+def test_names_that_no_file_can_have_are_an_error(read, tmp_path, file_name):
+    file = read(coco(images=[{"id": 1, "file_name": file_name, "width": WIDTH, "height": HEIGHT}], annotations=[]))
+    with pytest.raises(InputError, match=r"custom_train\.json: the image .* has a name that no file can have; correct"):
+        file.dataset_dicts(tmp_path, {})
+
+
+@pytest.mark.parametrize("file_name", ["b/../a.png", "a..png", "{folder}/a.png"])
+def test_other_ways_to_name_an_image_in_the_folder_are_accepted(read, tmp_path, file_name):
+    name = file_name.format(folder=tmp_path)
+    image = {"id": 1, "file_name": name, "width": WIDTH, "height": HEIGHT}
+    (record,) = read(coco(images=[image], annotations=[])).dataset_dicts(tmp_path, {})
+    assert record["file_name"] == str(tmp_path / name.replace("b/../", ""))
+
+
+def test_a_byte_order_mark_is_accepted(tmp_path):
+    path = tmp_path / "custom_train.json"
+    path.write_text(json.dumps(coco()), encoding="utf-8-sig")
+    assert len(read_coco(path, tmp_path).annotations) == 2
+
+
+# ---- areas
+
+
+@pytest.mark.parametrize("area", [0, -1, 1e11, 2**64, "12", float("nan")], ids=str)
+@pytest.mark.parametrize(
+    ("segmentation", "expected"), [([[10, 20, 40, 20, 40, 60]], 600), ([], 1200)], ids=["mask", "box"]
+)
+def test_an_impossible_area_is_replaced_with_a_warning(read, warnings, area, segmentation, expected):
+    bad = annotation(id=42, segmentation=segmentation, area=area)
+    file = read(coco(annotations=[annotation(), bad]))
+    assert file.annotations[0]["area"] == 1200 and file.annotations[1]["area"] == pytest.approx(expected, rel=0.05)
+    (warning,) = warnings()
+    assert warning == file.warning
+    assert "json: 1 of 2 annotations have an impossible `area`" in warning
+    assert "First annotations[1] (id 42): area" in warning and warning.endswith("with a box of 30 x 40 pixels")
+
+
+@pytest.mark.parametrize("area", [1, 600.5, 1200, 31 * 41, None], ids=str)
+def test_an_area_that_is_possible_is_kept_without_a_warning(read, warnings, area):
+    (entry,) = read(coco(annotations=[annotation(area=area)])).annotations
+    assert entry["area"] == (1200 if area is None else area) and not warnings()
 
 
 # ---- annotations that cannot be trained on
@@ -294,7 +377,7 @@ def test_untrainable_annotations_are_errors_in_strict_mode(read, warnings, defec
 
 
 def test_a_box_of_one_pixel_is_kept_without_a_warning(read, warnings):
-    (entry,) = read(coco(annotations=[annotation(bbox=[99, 79, 1, 1])])).annotations
+    (entry,) = read(coco(annotations=[annotation(bbox=[99, 79, 1, 1], area=1)])).annotations
     assert entry["bbox"] == [99, 79, 1, 1] and not warnings()
 
 

@@ -85,12 +85,15 @@ def with_segment(**changes):
         (with_segment(category_id=77), r"segments_info\[1\]: unknown category_id 77"),
         (with_segment(bbox=[1, 2, 3]), r"segments_info\[1\]: bbox \[1, 2, 3\], expected four numbers"),
         (with_segment(bbox=[1, 2, 3, float("nan")]), r"segments_info\[1\]: bbox .*, expected four numbers"),
+        (with_segment(bbox=[1, 2, -3, 1]), r"segments_info\[1\]: bbox .* has a negative side"),
+        (with_segment(bbox=[9, 2, 3, 1]), r"segments_info\[1\]: bbox .* is outside the image of 6 x 4 pixels"),
+        (with_segment(iscrowd="false"), r"segments_info\[1\]: iscrowd 'false', expected 0"),
     ],
     ids=[
         "list", "annotation_number", "no_categories", "no_annotations", "instances_only", "category_id", "no_name",
         "duplicate_category", "duplicate_name", "no_size", "no_file_name", "duplicate_image", "duplicate_annotation",
         "image_id", "no_png", "no_segments", "duplicate_segment", "no_segment_id", "void", "too_large_id",
-        "unknown_category", "bbox", "nan",
+        "unknown_category", "bbox", "nan", "negative", "outside", "crowd",
     ],
 )  # fmt: skip
 def test_an_invalid_file_is_an_error_with_entry_and_field(read, content, message):

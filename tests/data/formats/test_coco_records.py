@@ -84,10 +84,24 @@ def test_dropped_annotations_have_the_same_warning(path):
     assert "3 of 40 annotations are dropped" in whole.warning and "annotations[17]" in whole.warning
 
 
+def test_corrected_areas_have_the_same_warning(path):
+    annotations = many(40)
+    for i, area in ((11, -1), (12, 0), (33, 1e11)):
+        annotations[i]["area"] = area
+    annotations[12]["bbox"] = [10, 10, 0, 5]
+    *_, whole, encoded = read_both(path, coco(annotations=annotations))
+    assert encoded.warning == whole.warning
+    assert "2 of 40 annotations have an impossible `area`" in whole.warning
+    assert "1 of 40 annotations are dropped" in whole.warning and "First annotations[11]" in whole.warning
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"annotations": [*many(), annotation(image_id=77)]},
+        {"annotations": [*many(), annotation(iscrowd="0")]},
+        {"annotations": [*many(), annotation(segmentation={"size": [HEIGHT, WIDTH], "counts": [7]})]},
+        {"images": [*coco()["images"], {"id": 3, "file_name": "/etc/a.png", "width": WIDTH, "height": HEIGHT}]},
         {"annotations": [*many(), annotation(bbox=[1, 2, float("nan"), 4])]},
         {"annotations": [*many(), 7]},
         {"annotations": []},
@@ -99,12 +113,15 @@ def test_dropped_annotations_have_the_same_warning(path):
         {"annotations": [annotation(bbox=[0.1, 0.2, 1, 1], segmentation=[]) for _ in range(9)]},
     ],
     ids=[
-        "image_id", "nan", "no_object", "no_annotations", "dict", "no_images", "no_size", "no_name", "corners",
-        "fractions",
+        "image_id", "crowd", "rle", "outside", "nan", "no_object", "no_annotations", "dict", "no_images", "no_size",
+        "no_name", "corners", "fractions",
     ],
 )  # fmt: skip
 def test_errors_are_left_to_the_other_way(path, changes):
-    path.write_text(json.dumps(coco(annotations=many()) | changes))
+    content = coco(annotations=many())
+    path.write_text(json.dumps(content))
+    assert encode_coco(path, path.parent)
+    path.write_text(json.dumps(content | changes))
     assert encode_coco(path, path.parent) is None
 
 

@@ -188,11 +188,12 @@ def test_segments_cover_every_pixel_once(tmp_path_factory, objects):
     ("content", "message"),
     [
         (coco(thing(CAT, *LARGE), thing(DOG, *SMALL, segmentation=[])), r"a\.jpg: a dog \(bbox .*\) has no `segment"),
-        (coco(thing(CAT, *LARGE, segmentation={"size": [8, 12], "counts": [0, 97]})), r"a\.jpg: a `segmentation`"),
+        (coco(thing(CAT, *LARGE, segmentation={"size": [8, 12], "counts": [0, 97]})), "is an RLE of 97 pixels"),
+        (coco(images=[coco()["images"][0] | {"file_name": "\0.jpg"}]), "'.x00\\.png' has a name that no file can have"),
         (coco(categories=[{"id": 1, "name": "background"}]), "a category is named 'background' already.*--background"),
         (coco(images=[{"id": 1, "file_name": "a.jpg"}]), "size of every image; give .* --images"),
     ],
-    ids=["no_mask", "damaged_rle", "name_taken", "no_sizes"],
+    ids=["no_mask", "damaged_rle", "file_name", "name_taken", "no_sizes"],
 )  # fmt: skip
 def test_invalid_instances_are_an_error_and_write_nothing(tmp_path, content, message):
     path = write(tmp_path, content)

@@ -420,3 +420,19 @@ def test_annotations_of_via_are_recognized(content, num_entries):
 )
 def test_other_content_is_not_taken_for_via(content):
     assert not is_via(content) and via_entries(content) == []
+
+
+@pytest.mark.parametrize("name", ["/etc/a.jpg", "../a.jpg", "x/../../a.jpg"])
+def test_images_outside_the_folder_are_an_error(name):
+    message = error_message({"a": entry(name, region())})
+    assert message.startswith(f"via.json: the image {name!r} is outside the folder .; move it there")
+
+
+@pytest.mark.parametrize(
+    "far",
+    [shaped("circle", cx=5, cy=5, r=1e8), shaped("rect", x=0, y=0, width=1e9, height=5), region(x=(0, 1e7, 9, 0))],
+    ids=["circle", "rect", "polygon"],
+)
+def test_regions_far_beyond_the_image_are_an_error(far):
+    message = error_message({"a": entry("a.jpg", region(), far)})
+    assert message.startswith("via.json: a.jpg: region 1: the outline of a polygon is ") and "64 x 48 pixels" in message
