@@ -71,23 +71,30 @@ def merge_options(cfg: CfgNode, opts: Sequence[object]) -> None:
 
 def _merge(cfg: CfgNode, setting: Setting) -> None:
     """Set a value in a config; whole numbers may replace floats, and lists may replace tuples, or vice versa."""
-    *path, name = setting.key.split(".")
-    node: Any = cfg
-    for part in path:
-        node = node.get(part) if isinstance(node, Mapping) else None
-    prefix = f"{setting.place}: " if setting.place else ""
-    if not isinstance(node, Mapping) or name not in node:
-        raise InputError(f"{prefix}{_shorten(setting.key)}: no such config key{_suggestion(cfg, setting.key)}")
-    current = node[name]
-    if isinstance(current, Mapping):
-        example = f"{setting.key}.{next(iter(current))}"
-        raise InputError(f"{prefix}{setting.key} {shown(setting.value)}: a section; set its keys, such as {example}")
-    value = _convert(setting.value, current)
     with error_context(setting.place) if setting.place else nullcontext():
+        node, name = _find(cfg, setting.key)
+        current = node[name]
+        if isinstance(current, Mapping):
+            example = f"{setting.key}.{next(iter(current))}"
+            raise InputError(f"{setting.key} {shown(setting.value)}: a section; set its keys, such as {example}")
+        value = _convert(setting.value, current)
         check_value(setting.key, value)
         if setting.key not in RULES and not (_is_plain(value) and type(value) in (type(current), type(None))):
             raise InputError(f"{setting.key} {shown(value)}: expected a value like {shown(current)}")
-    node[name] = value
+        node[name] = value
+
+
+def _find(cfg: CfgNode, key: str) -> tuple[Any, str]:
+    """Return the section of a key, and its name there."""
+    *path, name = key.split(".")
+    node: Any = cfg
+    for part in path:
+        node = node.get(part) if isinstance(node, Mapping) else None
+    if not isinstance(node, Mapping) or name not in node:
+        similar = difflib.get_close_matches(key, _keys(cfg), n=2) if len(key) <= MAX_KEY else ()
+        hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
+        raise InputError(f"{key if len(key) <= MAX_KEY else key[:MAX_KEY] + '...'}: no such config key{hint}")
+    return node, name
 
 
 def _convert(value: object, current: object) -> object:
@@ -119,21 +126,12 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
-def _suggestion(cfg: CfgNode, key: str) -> str:
-    similar = difflib.get_close_matches(key, _keys(cfg), n=2) if len(key) <= MAX_KEY else ()
-    return f"; did you mean {' or '.join(similar)}?" if similar else ""
-
-
 def _keys(cfg: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Return all keys of a config, dotted."""
     keys = []
     for name, value in cfg.items():
         keys += _keys(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [f"{prefix}{name}"]
     return keys
-
-
-def _shorten(key: str) -> str:
-    return key if len(key) <= MAX_KEY else f"{key[:MAX_KEY]}..."
 
 
 def config_path(name: str) -> Path:

@@ -25,7 +25,8 @@ def datasets(train=(), test=()):
 
 
 def config(**keys):
-    return load_config("", [part for key, value in keys.items() for part in (key.replace("__", "."), str(value))])
+    opts = [part for key, value in keys.items() for part in (key.replace("__", "."), str(value))]
+    return load_config("", ["MODEL.META_ARCHITECTURE", "Detr", *opts])
 
 
 @pytest.fixture
