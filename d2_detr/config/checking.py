@@ -26,6 +26,7 @@ MAX_ITERATIONS = 10**9
 MAX_EPOCHS = 10**6
 MAX_WORKERS = 1024
 MAX_SEED = 2**31 - 1
+MAX_WHOLE = 2**63  # greater ones fit into no tensor
 MAX_PARAMETERS = 500_000_000  # of the transformer and the heads; the published ones have 20 million
 
 
@@ -49,6 +50,8 @@ def number(interval: str) -> Rule:
     def accepts(value: Any) -> bool:
         if type(value) not in (int, float) or not least <= value <= most:
             return False
+        if type(value) is int and abs(value) >= MAX_WHOLE:
+            return False
         return (first == "[" or value > least) and (last == "]" or value < most)
 
     texts = {"(0, inf)": "a positive number", "[0, inf)": "a number of at least 0"}
@@ -65,15 +68,15 @@ def one_of(*choices: object, only_real: tuple[str, ...] = ()) -> Rule:
     return Rule(expected, lambda value: any(type(value) is type(choice) and value == choice for choice in allowed))
 
 
-def text(*, empty: bool = True) -> Rule:
-    """Text that can be the name of a file."""
+def text(least: int = 0, most: int = 4096) -> Rule:
+    """Text that can be the name of a file, of so many characters."""
 
     def accepts(value: Any) -> bool:
-        if not isinstance(value, str) or "\0" in value or not (empty or value):
+        if not isinstance(value, str) or not least <= len(value) <= most or "\0" in value:
             return False
         return value.encode(errors="replace").decode() == value  # no half of a surrogate pair
 
-    return Rule("text" if empty else "text that is not empty", accepts)
+    return Rule("text that is not empty" if least else "text", accepts)
 
 
 def several(rule: Rule, of: str, *, least: int = 0, most: int = 10_000, increasing: bool = False) -> Rule:
@@ -93,7 +96,7 @@ FLAG = one_of(True, False)
 COUNT = whole(0, MAX_ITERATIONS)
 SHARE = number("[0, 1]")
 WEIGHT = number("[0, inf)")
-NAMES = several(text(empty=False), 'a list of names such as ("my_dataset",)')
+NAMES = several(text(least=1), 'a list of names such as ("my_dataset",)')
 
 
 def _is_expected_result(value: Any) -> bool:
@@ -104,12 +107,12 @@ def _is_expected_result(value: Any) -> bool:
 
 RULES: Mapping[str, Rule] = {
     "VERSION": one_of(2),
-    "OUTPUT_DIR": text(empty=False),
+    "OUTPUT_DIR": text(least=1),
     "SEED": whole(-MAX_SEED, MAX_SEED),  # negative: random
     "CUDNN_BENCHMARK": FLAG,
     "FLOAT32_PRECISION": one_of("", "highest", "high", "medium"),
 
-    "MODEL.META_ARCHITECTURE": text(empty=False),
+    "MODEL.META_ARCHITECTURE": text(least=1),
     "MODEL.DEVICE": Rule(
         '"cpu", "cuda", or the number of a GPU such as "cuda:1"',
         lambda value: isinstance(value, str) and re.fullmatch(r"cpu|(cuda|mps|xpu)(:\d{1,3})?", value) is not None,
@@ -118,11 +121,11 @@ RULES: Mapping[str, Rule] = {
     "MODEL.MASK_ON": FLAG,
     "MODEL.PIXEL_MEAN": several(number("[-1000, 1000]"), "3 numbers, one per color", least=3, most=3),
     "MODEL.PIXEL_STD": several(number("(0, 1000]"), "3 positive numbers, one per color", least=3, most=3),
-    "MODEL.BACKBONE.NAME": text(empty=False),
+    "MODEL.BACKBONE.NAME": text(least=1),
     "MODEL.BACKBONE.FREEZE_AT": whole(0, 5),
     "MODEL.RESNETS.DEPTH": one_of(18, 34, 50, 101, 152),
-    "MODEL.RESNETS.NORM": text(),
-    "MODEL.RESNETS.OUT_FEATURES": several(text(empty=False), 'names of stages such as ["res5"]', least=1, most=5),
+    "MODEL.RESNETS.NORM": text(most=100),
+    "MODEL.RESNETS.OUT_FEATURES": several(text(least=1), 'names of stages such as ["res5"]', least=1, most=5),
     "MODEL.RESNETS.RES5_DILATION": one_of(1, 2),
     "MODEL.RESNETS.STRIDE_IN_1X1": FLAG,
 
@@ -161,7 +164,7 @@ RULES: Mapping[str, Rule] = {
     "INPUT.RANDOM_FLIP": one_of("horizontal", "vertical", "none"),
     "INPUT.MASK_FORMAT": one_of("polygon", "bitmask"),
     "INPUT.CROP.ENABLED": FLAG,
-    "INPUT.CROP.TYPE": text(empty=False),
+    "INPUT.CROP.TYPE": text(least=1),
     "INPUT.CROP.SIZE": several(
         number(f"(0, {MAX_SIDE}]"), "the smallest and the largest side in pixels, such as (384, 600)", least=2, most=2
     ),

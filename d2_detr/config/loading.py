@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from d2_detr.config.checking import RULES, check_value, shown
+from d2_detr.config.checking import MAX_WHOLE, RULES, check_value, shown
 from d2_detr.config.keys import CUSTOM_TRAIN, CUSTOM_VAL, PANOPTIC_SUFFIX, add_detr_config
 from d2_detr.config.reading import Setting, read_config
 from d2_detr.utils.errors import InputError, error_context
@@ -22,7 +22,6 @@ from detectron2.config import CfgNode, get_cfg
 
 MAX_LITERAL = 10_000  # characters of a value; Python's parser takes its time with longer ones
 MAX_KEY = 100  # characters
-MAX_WHOLE_FLOAT = 2**63
 
 
 def load_config(config_file: str | Path, opts: Sequence[object] = (), data: str | Path = "") -> CfgNode:
@@ -103,7 +102,7 @@ def _convert(value: object, current: object) -> object:
     if isinstance(current, str):
         return decoded if isinstance(decoded, str) else value  # a folder may be named 2026
     if isinstance(current, float) and type(decoded) is int:
-        return float(decoded) if abs(decoded) < MAX_WHOLE_FLOAT else decoded
+        return float(decoded) if abs(decoded) < MAX_WHOLE else decoded
     if isinstance(current, list | tuple) and isinstance(decoded, list | tuple):
         return type(current)(decoded)
     return deepcopy(decoded)
