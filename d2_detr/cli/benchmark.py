@@ -30,7 +30,14 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add_config_file(parser)
     add("--batch-size", "--batch", type=whole_number(1, 1024), default=2, help="images per batch (default 2)")
-    add("--size", type=whole_number(1, MAX_SIDE), nargs=2, default=(800, 1066), metavar=("H", "W"), help="(default 800 1066)")
+    add(
+        "--size",
+        type=whole_number(1, MAX_SIDE),
+        nargs=2,
+        default=(800, 1066),
+        metavar=("H", "W"),
+        help="(default 800 1066)",
+    )
     add("--padded", action="store_true", help="images of different sizes, the largest of which is --size")
     add(
         "--precision",

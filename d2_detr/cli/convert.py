@@ -39,7 +39,12 @@ def parse_args() -> argparse.Namespace:
     help_classes = "replace the class head by an untrained one"
     head.add_argument("--num-classes", type=whole_number(1, MAX_CLASSES), metavar="N", help=help_classes)
     head.add_argument("--keep-classes", metavar="A,B", help="keep only the rows of these classes, such as person,dog")
-    add("--num-heads", type=whole_number(1, 256), metavar="N", help="attention heads, if the source does not have the number")
+    add(
+        "--num-heads",
+        type=whole_number(1, 256),
+        metavar="N",
+        help="attention heads, if the source does not have the number",
+    )
     add("--dc5", action="store_true", help="the backbone is dilated, if the source does not say so")
     args = parser.parse_args()
     if not args.inspect and not args.output:
@@ -62,7 +67,9 @@ def main() -> None:
             first_class_id=args.first_class_id,
             remove_class_head=args.remove_class_head,
             new_classes=args.num_classes,
-            keep_classes=[name.strip() for name in args.keep_classes.split(",")] if args.keep_classes is not None else None,
+            keep_classes=[name.strip() for name in args.keep_classes.split(",")]
+            if args.keep_classes is not None
+            else None,
         )
         opts = ["MODEL.DETR.NHEADS", str(args.num_heads)] if args.num_heads else []
         opts += ["MODEL.RESNETS.RES5_DILATION", "2"] if args.dc5 else []

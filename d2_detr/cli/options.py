@@ -10,7 +10,6 @@ from d2_detr.config.checking import whole
 from d2_detr.utils.command_line import CommandParser
 from d2_detr.utils.errors import InputError
 
-
 MAX_PROCESSES = 1024
 
 
@@ -68,7 +67,9 @@ def add_launch_options(parser: CommandParser) -> None:
     """Add the number of processes, on one machine or several."""
     add = parser.add_argument
     number = whole_number(1, MAX_PROCESSES)
-    add("--num-gpus", type=number, default=1, metavar="N", help="GPUs, or processes on the CPU, per machine (default 1)")
+    add(
+        "--num-gpus", type=number, default=1, metavar="N", help="GPUs, or processes on the CPU, per machine (default 1)"
+    )
     add("--num-machines", type=number, default=1, metavar="N", help="(default 1)")
     add("--machine-rank", type=int, default=0, metavar="N", help="number of this machine, from 0")
     add("--dist-url", default="", metavar="URL", help="where several machines meet: tcp://HOST:PORT of machine 0")

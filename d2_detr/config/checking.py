@@ -8,14 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import reduce
+from itertools import pairwise
 from operator import getitem
 from typing import Any, NamedTuple
 
 import torch
 
-import detectron2
 from d2_detr.utils.errors import InputError
 
+import detectron2
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 
@@ -87,7 +88,7 @@ def several(rule: Rule, of: str, *, least: int = 0, most: int = 10_000, increasi
             return False
         if not all(rule.accepts(value) for value in values):
             return False
-        return not increasing or all(a < b for a, b in zip(values, values[1:], strict=False))
+        return not increasing or all(a < b for a, b in pairwise(values))
 
     return Rule(of, accepts)
 

@@ -17,7 +17,7 @@ from typing import Any
 from d2_detr.checkpoint.model_config import SECTIONS, model_config
 from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.config import load_config, merge_options
-from d2_detr.config.checking import check_config, check_value
+from d2_detr.config.checking import MAX_SIDE, check_config, check_value
 from d2_detr.utils.errors import InputError, error_context
 from d2_detr.workflows.train import train
 
@@ -121,10 +121,11 @@ def finetune_config(
     _check_number("patience", patience, whole=True)
     if image_size and image_size < MIN_IMAGE_SIZE:
         raise InputError(f"image_size {image_size}: expected {MIN_IMAGE_SIZE} pixels or more; objects would vanish")
+    if image_size and image_size > MAX_SIDE:
+        raise InputError(f"image_size {image_size}: expected {MAX_SIDE} pixels or fewer")
 
     for key, value in {
-        "SOLVER.MAX_EPOCHS": epochs, "SOLVER.IMS_PER_BATCH": batch_size * num_processes, "SOLVER.PATIENCE": patience,
-        "INPUT.MIN_SIZE_TEST": image_size or 0,
+        "SOLVER.MAX_EPOCHS": epochs, "SOLVER.IMS_PER_BATCH": batch_size * num_processes, "SOLVER.PATIENCE": patience
     }.items():  # fmt: skip
         check_value(key, value)
 

@@ -85,7 +85,7 @@ def test_every_key_of_this_project_has_a_rule():
         (["MODEL.DETR.HIDDEN_DIM", "8192"], "more than 500000000 parameters"),
         (["MODEL.DETR.DIM_FEEDFORWARD", "65536", "MODEL.DETR.ENC_LAYERS", "100"], "more than 500000000 parameters"),
         (["INPUT.MIN_SIZE_TRAIN_SAMPLING", "range"], "the smallest and the largest side"),
-        (["MODEL.META_ARCHITECTURE", "Detrr"], 'META_ARCHITECTURE \'Detrr\': expected "Detr"'),
+        (["MODEL.META_ARCHITECTURE", "Detrr"], "META_ARCHITECTURE 'Detrr': expected \"Detr\""),
         (["MODEL.BACKBONE.NAME", "resnet"], "BACKBONE.NAME 'resnet': expected one of .*torchvision"),
     ],
     ids=["heads", "width", "wide", "large", "range", "architecture", "backbone"],
@@ -101,7 +101,10 @@ def test_values_that_contradict_each_other_are_refused(opts, message):
     [
         (["SOLVER.AMP.ENABLED", "True"], "SOLVER.AMP.ENABLED True with MODEL.DEVICE cpu"),
         (["SOLVER.IMS_PER_BATCH", "5"], "IMS_PER_BATCH 5: expected a multiple of the 2 processes"),
-        (["SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.BASE_LR_END", "1"], "BASE_LR_END 1.0: expected at most"),
+        (
+            ["SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.BASE_LR_END", "1"],
+            "BASE_LR_END 1.0: expected at most",
+        ),
     ],
     ids=["amp", "batch", "cosine"],
 )

@@ -90,7 +90,10 @@ MISTAKES = {
     "base_missing": ("SEED: 1\n_BASE_: no.yaml\n", "my.yaml, line 2: _BASE_ no.yaml: no such file"),
     "base_folder": ("_BASE_: .\n", "my.yaml, line 1: _BASE_ .: no such file"),
     "base_device": ("_BASE_: /dev/zero\n", "my.yaml, line 1: _BASE_ /dev/zero: no such file"),
-    "base_address": ("_BASE_: https://example.com/x.yaml\n", "my.yaml, line 1: _BASE_ https://example.com/x.yaml: an address"),
+    "base_address": (
+        "_BASE_: https://example.com/x.yaml\n",
+        "my.yaml, line 1: _BASE_ https://example.com/x.yaml: an address",
+    ),
     "base_number": ("_BASE_: 5\n", "my.yaml, line 1: _BASE_: expected the path"),
     "base_of_itself": ("_BASE_: my.yaml\n", "my.yaml: _BASE_ leads back to this file"),
     "version": ("VERSION: 1\n", "my.yaml, line 1: VERSION 1: expected 2"),
