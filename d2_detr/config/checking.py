@@ -77,7 +77,7 @@ def text(least: int = 0, most: int = 4096) -> Rule:
             return False
         return value.encode(errors="replace").decode() == value  # no half of a surrogate pair
 
-    return Rule("text that is not empty" if least else "text", accepts)
+    return Rule("ordinary text, not empty" if least else "ordinary text", accepts)
 
 
 def several(rule: Rule, of: str, *, least: int = 0, most: int = 10_000, increasing: bool = False) -> Rule:
