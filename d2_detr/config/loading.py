@@ -122,7 +122,9 @@ def _is_plain(value: object) -> bool:
     """Return whether a value has only types that a config can be written with."""
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
-    return value is None or isinstance(value, str | int | float)
+    if type(value) is int:
+        return abs(value) < MAX_WHOLE
+    return value is None or isinstance(value, str | bool | float)
 
 
 def _keys(cfg: Mapping[str, Any], prefix: str = "") -> list[str]:
