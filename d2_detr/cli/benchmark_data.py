@@ -15,10 +15,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from d2_detr.cli.options import add_opts
+from d2_detr.cli.options import MAX_PROCESSES, add_opts, whole_number
 from d2_detr.data.datasets.random_coco import make_random_coco
 from d2_detr.utils.command_line import CommandParser
-from d2_detr.utils.errors import InputError
 from d2_detr.utils.files import write_json
 from d2_detr.workflows.benchmark_data import as_rows, benchmark_data
 
@@ -28,10 +27,12 @@ def parse_args() -> argparse.Namespace:
     parser = CommandParser("benchmark-data", __doc__)
     add = parser.add_argument
     add("folder", type=Path, metavar="FOLDER", help="of the dataset")
-    add("--images", type=int, default=118287, metavar="N", help="training images (default: as COCO, 118287)")
-    add("--val-images", type=int, default=5000, metavar="N", help="validation images (default 5000)")
-    add("--annotations", type=int, default=897000, metavar="N", help="training objects (default 897000)")
-    add("--processes", type=int, default=1, metavar="N", help="also start with so many, for their memory (default 1)")
+    number = whole_number(1, 10**7)
+    add("--images", type=number, default=118287, metavar="N", help="training images (default: as COCO, 118287)")
+    add("--val-images", type=number, default=5000, metavar="N", help="validation images (default 5000)")
+    add("--annotations", type=number, default=897000, metavar="N", help="training objects (default 897000)")
+    processes = whole_number(1, MAX_PROCESSES)
+    add("--processes", type=processes, default=1, metavar="N", help="also start with so many, for their memory")
     add("--output", type=Path, metavar="FILE", help="JSON file to write the numbers to")
     add_opts(parser)
     return parser.parse_args()
@@ -40,8 +41,6 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run `d2_detr benchmark-data`."""
     args = parse_args()
-    if min(args.images, args.val_images, args.annotations, args.processes) < 1:
-        raise InputError("--images, --val-images, --annotations, --processes: expected positive numbers")
     make_random_coco(
         args.folder, num_images=args.images, num_val_images=args.val_images, num_annotations=args.annotations
     )

@@ -18,8 +18,10 @@ from d2_detr.checkpoint.layouts import WRITABLE_FORMATS
 from d2_detr.checkpoint.model_config import converted_metadata
 from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.checkpoint.write import write_checkpoint
+from d2_detr.cli.options import whole_number
+from d2_detr.config.checking import MAX_CLASSES
 from d2_detr.utils.command_line import CommandParser
-from d2_detr.utils.errors import InputError, error_context
+from d2_detr.utils.errors import error_context
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,9 +36,15 @@ def parse_args() -> argparse.Namespace:
     add("--first-class-id", type=int, choices=(0, 1), help="category id of the first class, if the rows leave it open")
     head = parser.add_mutually_exclusive_group()
     head.add_argument("--remove-class-head", action="store_true", help="leave the class head out")
-    head.add_argument("--num-classes", type=int, metavar="N", help="replace the class head by an untrained one")
+    help_classes = "replace the class head by an untrained one"
+    head.add_argument("--num-classes", type=whole_number(1, MAX_CLASSES), metavar="N", help=help_classes)
     head.add_argument("--keep-classes", metavar="A,B", help="keep only the rows of these classes, such as person,dog")
-    add("--num-heads", type=int, metavar="N", help="attention heads, if the source does not have the number")
+    add(
+        "--num-heads",
+        type=whole_number(1, 256),
+        metavar="N",
+        help="attention heads, if the source does not have the number",
+    )
     add("--dc5", action="store_true", help="the backbone is dilated, if the source does not say so")
     args = parser.parse_args()
     if not args.inspect and not args.output:
@@ -47,8 +55,6 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run `d2_detr convert`."""
     args = parse_args()
-    if args.num_classes is not None and args.num_classes < 1:
-        raise InputError(f"--num-classes {args.num_classes}: expected 1 or more")
     source = read_checkpoint(args.weights)
     with error_context(args.weights):
         if args.inspect:
@@ -61,7 +67,9 @@ def main() -> None:
             first_class_id=args.first_class_id,
             remove_class_head=args.remove_class_head,
             new_classes=args.num_classes,
-            keep_classes=[name.strip() for name in args.keep_classes.split(",")] if args.keep_classes else None,
+            keep_classes=[name.strip() for name in args.keep_classes.split(",")]
+            if args.keep_classes is not None
+            else None,
         )
         opts = ["MODEL.DETR.NHEADS", str(args.num_heads)] if args.num_heads else []
         opts += ["MODEL.RESNETS.RES5_DILATION", "2"] if args.dc5 else []

@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path
 
 from d2_detr.checkpoint.resume import has_checkpoint
-from d2_detr.cli.options import add_data_option, add_opts
-from d2_detr.config import load_config
+from d2_detr.cli.options import MAX_PROCESSES, add_data_option, add_opts, whole_number
+from d2_detr.config import load_config, merge_options
+from d2_detr.config.reading import read_config
 from d2_detr.data.datasets.layouts import LAYOUTS, find_layout
 from d2_detr.engine.distributed import expected_world_size, launch
 from d2_detr.utils.command_line import CommandParser, command
@@ -78,7 +79,7 @@ def build_parser() -> CommandParser:
     add("--masks", action="store_true", help="train masks as well as boxes")
     add("--output", "--output-dir", "--output_dir", default="", metavar="FOLDER", help="(default: outputs/DATASET)")
     add("--continue", action="store_true", dest="continue_", help="resume the training in the output folder")
-    add("--num-gpus", type=int, default=1, metavar="N", help="(default 1)")
+    add("--num-gpus", type=whole_number(1, MAX_PROCESSES), default=1, metavar="N", help="(default 1)")
     add("--dataset_file", choices=LAYOUTS, help="layout that the data must have (default: any)")
     for option, key in NATIVE_KEYS.items():
         add(option, dest=key, metavar="VALUE", help=key)
@@ -104,7 +105,8 @@ def _new_config(args: argparse.Namespace) -> CfgNode:
     layout = find_layout(Path(args.data)).name
     if args.dataset_file not in (None, layout):
         raise InputError(f"{args.data}: has the layout `{layout}`, not `{args.dataset_file}`; leave --dataset_file out")
-    native = [part for key in NATIVE_KEYS.values() if (value := vars(args)[key]) for part in (key, value)]
+    given = {key: vars(args)[key] for key in NATIVE_KEYS.values() if vars(args)[key] is not None}
+    native = [part for pair in given.items() for part in pair]
     return finetune_config(
         args.data,
         args.weights or args.resume or "",
@@ -139,14 +141,16 @@ def _config_to_continue(args: argparse.Namespace, parser: CommandParser) -> CfgN
             f"--continue uses the settings in {config}; leave out {', '.join(sorted(start_options))}. For other data "
             "or settings, start a new training with its model as --weights, and another --output"
         )
+    if "VERSION" not in {setting.key for setting in read_config(config)}:  # the sections are in alphabetical order
+        raise InputError(f"{config}: its end is missing; restore it, or start a new training with --weights and --data")
     cfg = load_config(config, ["OUTPUT_DIR", args.output, *args.opts])
     if args.epochs is not None:
-        if args.epochs <= 0:
-            raise InputError(f"--epochs {args.epochs:g}: expected a positive number")
+        if args.epochs == 0:
+            raise InputError("--epochs 0: expected a positive number")
         if not cfg.SOLVER.MAX_EPOCHS:
             raise InputError(
                 f"{config} has no SOLVER.MAX_EPOCHS: its length is in iterations; use "
                 f"{command('train', '--config', config, '--resume', 'SOLVER.MAX_ITER')} N"
             )
-        cfg.SOLVER.MAX_EPOCHS = args.epochs
+        merge_options(cfg, ["SOLVER.MAX_EPOCHS", args.epochs])
     return cfg

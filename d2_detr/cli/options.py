@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
+from d2_detr.config.checking import whole
 from d2_detr.utils.command_line import CommandParser
 from d2_detr.utils.errors import InputError
+
+MAX_PROCESSES = 1024
+
+
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """Return the type of an option for whole numbers from `least` to `most`."""
+    rule = whole(least, most)
+
+    def int_(text: str) -> int:
+        value = int(text)
+        if not rule.accepts(value):
+            raise argparse.ArgumentTypeError(f"{text}: expected {rule.expected}")
+        return value
+
+    int_.__name__ = "int"  # which argparse says about what is no number
+    return int_
 
 
 def add_config_options(parser: CommandParser) -> None:
@@ -48,8 +66,11 @@ def add_opts(parser: CommandParser) -> None:
 def add_launch_options(parser: CommandParser) -> None:
     """Add the number of processes, on one machine or several."""
     add = parser.add_argument
-    add("--num-gpus", type=int, default=1, metavar="N", help="GPUs, or processes on the CPU, per machine (default 1)")
-    add("--num-machines", type=int, default=1, metavar="N", help="(default 1)")
+    number = whole_number(1, MAX_PROCESSES)
+    add(
+        "--num-gpus", type=number, default=1, metavar="N", help="GPUs, or processes on the CPU, per machine (default 1)"
+    )
+    add("--num-machines", type=number, default=1, metavar="N", help="(default 1)")
     add("--machine-rank", type=int, default=0, metavar="N", help="number of this machine, from 0")
     add("--dist-url", default="", metavar="URL", help="where several machines meet: tcp://HOST:PORT of machine 0")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from d2_detr.cli.options import add_opts
+from d2_detr.cli.options import add_opts, whole_number
 from d2_detr.data.images import find_images
 from d2_detr.inference.folder import RESULTS, check_output, predict_files
 from d2_detr.inference.predictor import Predictor
@@ -34,7 +34,14 @@ def parse_args() -> argparse.Namespace:
     add("--input", required=True, nargs="+", metavar="PATH", help="images, folders, patterns")
     add("--output", required=True, type=Path, metavar="FOLDER", help="where to write")
     add("--threshold", type=float, help="minimum score of a detection (default: see above)")
-    add("--batch-size", "--batch", type=int, default=1, metavar="N", help="images per batch (default 1)")
+    add(
+        "--batch-size",
+        "--batch",
+        type=whole_number(1, 1024),
+        default=1,
+        metavar="N",
+        help="images per batch (default 1)",
+    )
     add("--device", default="", help="cpu, cuda, cuda:1 (default: cuda if available)")
     add("--no-images", "--no-pictures", action="store_true", help=f"write only {RESULTS}")
     add_opts(parser)

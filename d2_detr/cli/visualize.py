@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from d2_detr.checkpoint.model_config import load_trained_config
-from d2_detr.cli.options import add_config_options, config_opts
+from d2_detr.cli.options import add_config_options, config_opts, whole_number
 from d2_detr.config import load_config
 from d2_detr.utils.command_line import CommandParser
 from d2_detr.visualization.attention import POINTS
@@ -25,9 +25,10 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add_config_options(parser)
     add("--output", required=True, type=Path, metavar="FOLDER", dest="folder", help="where to write")
-    add("--num", type=int, default=12, help="number of images from the test set (default 12)")
+    add("--num", type=whole_number(1, 10_000), default=12, help="number of images from the test set (default 12)")
     add("--threshold", type=float, help="minimum score of a detection (default: the model's best, else 0.7)")
-    add("--attention", type=int, default=2, metavar="N", help="images with attention (default 2; not with --compare)")
+    help_attention = "images with attention (default 2; not with --compare)"
+    add("--attention", type=whole_number(0, 10_000), default=2, metavar="N", help=help_attention)
     add("--point", type=float, nargs=2, action="append", metavar=("X", "Y"),
         help="point in [0, 1] of the image from which the encoder's attention is shown; may be repeated")  # fmt: skip
     add("--compare", nargs=2, metavar=("A", "B"), help="two models, and the curves of their trainings, side by side")

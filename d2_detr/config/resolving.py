@@ -7,10 +7,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
+from d2_detr.config.checking import check_config, check_device, check_training, check_value
+from d2_detr.config.reading import read_config
 from d2_detr.structures.dataset import Datasets
-from d2_detr.utils.errors import InputError
+from d2_detr.utils.errors import InputError, error_context
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
@@ -35,8 +35,13 @@ def resolve_config(cfg: CfgNode, datasets: Datasets) -> CfgNode:
     asked for, so that it can be made longer. Resolving it again changes nothing.
 
     Raises:
-        InputError: MODEL.DETR.NUM_CLASSES is too small for a dataset, or the schedule is contradictory.
+        InputError: a key has a wrong value, MODEL.DETR.NUM_CLASSES is too small for a dataset, or the schedule is
+            contradictory.
     """
+    check_config(cfg)
+    check_device(cfg.MODEL.DEVICE)
+    if datasets.train:
+        check_training(cfg, comm.get_world_size())
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DETR.NUM_CLASSES = resolve_num_classes(cfg, datasets)
@@ -53,7 +58,7 @@ def resolve_num_classes(cfg: CfgNode, datasets: Datasets) -> int:
     """Return MODEL.DETR.NUM_CLASSES; -1 counts the categories of the first training set (or test set, without one).
 
     Raises:
-        InputError: neither positive nor -1, nothing to count, or fewer than a dataset has. More is a warning.
+        InputError: nothing to count, or fewer than a dataset has. More is a warning.
     """
     num_classes = cfg.MODEL.DETR.NUM_CLASSES
     every = [*datasets.train, *datasets.test]
@@ -64,8 +69,6 @@ def resolve_num_classes(cfg: CfgNode, datasets: Datasets) -> int:
                 "one of them"
             )
         num_classes = len(every[0].label_map)
-    elif num_classes <= 0:
-        raise InputError(f"MODEL.DETR.NUM_CLASSES {num_classes}: expected a positive number, or -1 to count")
     for dataset in every:
         found = len(dataset.label_map)
         if num_classes < found:
@@ -93,8 +96,6 @@ def resolve_schedule(cfg: CfgNode, num_images: int) -> Schedule:
         InputError: STEPS are iterations where fractions are expected, or vice versa; PATIENCE without evaluations.
     """
     solver = cfg.SOLVER
-    if solver.MAX_EPOCHS < 0:
-        raise InputError(f"SOLVER.MAX_EPOCHS {solver.MAX_EPOCHS}: expected a positive number, or 0 to use MAX_ITER")
     if solver.STEPS and all(0 < step < 1 for step in solver.STEPS) != bool(solver.MAX_EPOCHS):
         raise InputError(
             f"SOLVER.STEPS {solver.STEPS} with MAX_EPOCHS {solver.MAX_EPOCHS}: steps are fractions of the training in "
@@ -111,13 +112,22 @@ def resolve_schedule(cfg: CfgNode, num_images: int) -> Schedule:
             f"SOLVER.PATIENCE {solver.PATIENCE} counts evaluations without a better AP, but there are none; set "
             "DATASETS.TEST and TEST.EVAL_EPOCHS"
         )
+    steps = tuple(step for step in steps if step != max_iter)  # which the scheduler refuses, and has no effect
     return Schedule(max_iter, steps, eval_period, iters_per_epoch)
 
 
 def resolve_seed(cfg: CfgNode, *, resume: bool) -> int:
-    """Return SEED; if negative, that of the training that is resumed, else a random one, the same in all processes."""
+    """Return SEED; if negative, that of the training that is resumed, else a random one, the same in all processes.
+
+    Raises:
+        InputError: the config.yaml of the training that is resumed is damaged.
+    """
     seed, written = cfg.SEED, Path(cfg.OUTPUT_DIR) / "config.yaml"
     if seed < 0 and resume and written.is_file():
-        seed = yaml.safe_load(written.read_text()).get("SEED", -1)
+        for setting in read_config(written):
+            if setting.key == "SEED":
+                seed = setting.value
+                with error_context(setting.place):
+                    check_value("SEED", seed)
     [seed, *_] = comm.all_gather(seed)  # another machine may not see the file
     return seed if seed >= 0 else comm.shared_random_seed()

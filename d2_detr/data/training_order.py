@@ -14,14 +14,11 @@ from torch import Tensor
 from d2_detr.data.annotations import annotated_wh, record_annotations
 from d2_detr.data.images import image_size
 from d2_detr.structures.records import Record
-from d2_detr.utils.errors import InputError
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
-
-SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
 
 
 class Sample(NamedTuple):
@@ -140,22 +137,12 @@ class TrainingOrder(Iterator[list[Sample]]):
 
 
 def build_order(cfg: CfgNode, records: Sequence[Record], seed: int) -> TrainingOrder:
-    """Build the order that DATALOADER describes.
-
-    Raises:
-        InputError: SAMPLER_TRAIN is unknown, or the batch cannot be divided among the processes.
-    """
-    loader, batch_size = cfg.DATALOADER, cfg.SOLVER.IMS_PER_BATCH
-    if batch_size % comm.get_world_size():
-        raise InputError(
-            f"SOLVER.IMS_PER_BATCH {batch_size}: expected a multiple of the {comm.get_world_size()} processes"
-        )
-    if loader.SAMPLER_TRAIN not in SAMPLERS:
-        raise InputError(f"DATALOADER.SAMPLER_TRAIN {loader.SAMPLER_TRAIN!r}: expected one of {', '.join(SAMPLERS)}")
+    """Build the order that DATALOADER describes."""
+    loader = cfg.DATALOADER
     is_repeated = loader.SAMPLER_TRAIN == "RepeatFactorTrainingSampler"
     return TrainingOrder(
         len(records),
-        batch_size,
+        cfg.SOLVER.IMS_PER_BATCH,
         seed=seed,
         is_wide=_Shapes(records) if loader.ASPECT_RATIO_GROUPING else None,
         repeat_factors=repeat_factors(records, loader.REPEAT_THRESHOLD, loader.REPEAT_SQRT) if is_repeated else None,

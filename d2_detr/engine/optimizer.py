@@ -17,7 +17,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Build the optimizer that SOLVER describes.
 
     It has two groups: the backbone's parameters at BASE_LR * BACKBONE_MULTIPLIER, all others at BASE_LR. A multiplier
-    of 0 freezes the backbone, as a rate of 0 does in native DETR.
+    of 0 freezes the backbone, as a rate of 0 does in native DETR, and a CLIP_VALUE of 0 does not clip.
 
     Raises:
         InputError: SOLVER.OPTIMIZER is neither "ADAMW" nor "SGD".
@@ -49,10 +49,12 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     else:
         raise InputError(f'SOLVER.OPTIMIZER {solver.OPTIMIZER!r}: expected "ADAMW" or "SGD"')
 
-    if solver.CLIP_GRADIENTS.CLIP_TYPE != FULL_MODEL:
+    clipping = solver.CLIP_GRADIENTS
+    if not clipping.ENABLED or not clipping.CLIP_VALUE:
+        return optimizer
+    if clipping.CLIP_TYPE != FULL_MODEL:
         return maybe_add_gradient_clipping(cfg, optimizer)
-    if solver.CLIP_GRADIENTS.ENABLED and solver.CLIP_GRADIENTS.CLIP_VALUE > 0:
-        clip_full_model(optimizer, solver.CLIP_GRADIENTS.CLIP_VALUE, solver.CLIP_GRADIENTS.NORM_TYPE)
+    clip_full_model(optimizer, clipping.CLIP_VALUE, clipping.NORM_TYPE)
     return optimizer
 
 

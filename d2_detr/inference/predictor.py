@@ -13,6 +13,7 @@ import torch
 from d2_detr.checkpoint.checkpointer import load_model
 from d2_detr.checkpoint.model_config import default_threshold, model_config
 from d2_detr.checkpoint.read import read_checkpoint
+from d2_detr.config.checking import check_device
 from d2_detr.data.augmentation import build_augmentations
 from d2_detr.data.images import convert_rgb, find_images
 from d2_detr.data.mapper import image_to_tensor
@@ -73,7 +74,8 @@ class Predictor:
         self.threshold = default_threshold(checkpoint) if threshold is None else float(threshold)
         self.cfg.MODEL.DETR.SCORE_THRESH_TEST = self.threshold
         if device:
-            self.cfg.MODEL.DEVICE = _validate_device(device)
+            check_device(device)
+            self.cfg.MODEL.DEVICE = str(device)
         self.cfg.freeze()
         self.batch_size = batch_size
         self.model = load_model(self.cfg, checkpoint)
@@ -170,11 +172,3 @@ def check_threshold(threshold: float | None) -> None:
     """
     if threshold is not None and not 0 <= threshold <= 1:
         raise InputError(f"threshold {threshold}: expected a score from 0 to 1")
-
-
-def _validate_device(device: str | torch.device) -> str:
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # unknown, missing, or not supported by this torch
-        raise InputError(f"device {str(device)!r}: {str(error).splitlines()[0]}") from error
-    return str(device)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
+from d2_detr.config.checking import check_config
 from d2_detr.modeling.autocast import autocast_dtype
 from d2_detr.modeling.criterion import SetCriterion
 from d2_detr.modeling.matcher import HungarianMatcher, Target
@@ -75,14 +76,13 @@ class Detr(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Translate MODEL and MODEL.DETR into the arguments of the constructor."""
+        check_config(cfg)
         detr = cfg.MODEL.DETR
         if detr.NUM_CLASSES == -1:
             raise InputError(
                 "MODEL.DETR.NUM_CLASSES is -1, which counts the classes of the training set: call "
                 "d2_detr.config.resolve_config first (the tools do), or set the number"
             )
-        if detr.NUM_CLASSES < 1:
-            raise InputError(f"MODEL.DETR.NUM_CLASSES {detr.NUM_CLASSES}: expected a positive number, or -1 to count")
         if detr.FROZEN_WEIGHTS and not cfg.MODEL.MASK_ON:
             raise InputError(
                 "MODEL.DETR.FROZEN_WEIGHTS freezes all but the mask head, so without MODEL.MASK_ON nothing would be "

@@ -7,10 +7,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from d2_detr.checkpoint.checkpointer import DetrCheckpointer
 from d2_detr.checkpoint.resume import newest_checkpoint
+from d2_detr.config import load_config
 from d2_detr.evaluation.evaluate import evaluate_model, panoptic_quality, results_file
 from d2_detr.report.contents import write_report
 from d2_detr.utils.errors import InputError
@@ -75,10 +74,16 @@ def _evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
 
 def _evaluation_folder(cfg: CfgNode) -> Path:
     folder, written = Path(cfg.OUTPUT_DIR) / "inference", Path(cfg.OUTPUT_DIR) / "config.yaml"
-    if written.is_file():
-        content = yaml.safe_load(written.read_text())
-        datasets = content.get("DATASETS", {}) if isinstance(content, dict) else {}
-        if (datasets.get("CUSTOM", ""), tuple(datasets.get("TEST", ()))) != (cfg.DATASETS.CUSTOM, cfg.DATASETS.TEST):
-            root = [Path(cfg.DATASETS.CUSTOM).absolute().name] if cfg.DATASETS.CUSTOM else []
-            return folder / "_".join([*root, *cfg.DATASETS.TEST])
-    return folder
+    if not written.is_file() or _same_datasets(written, cfg):
+        return folder
+    root = [Path(cfg.DATASETS.CUSTOM).absolute().name] if cfg.DATASETS.CUSTOM else []
+    return folder / "_".join([*root, *cfg.DATASETS.TEST])
+
+
+def _same_datasets(written: Path, cfg: CfgNode) -> bool:
+    """Return whether a config.yaml is about the datasets of a config; one that cannot be read is not."""
+    try:
+        trained = load_config(written)
+    except InputError:
+        return False
+    return (trained.DATASETS.CUSTOM, trained.DATASETS.TEST) == (cfg.DATASETS.CUSTOM, cfg.DATASETS.TEST)

@@ -7,6 +7,7 @@ the weights, of any size.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from functools import reduce
 from operator import getitem
@@ -16,7 +17,8 @@ from typing import Any
 from d2_detr.checkpoint.model_config import SECTIONS, model_config
 from d2_detr.checkpoint.read import read_checkpoint
 from d2_detr.config import load_config, merge_options
-from d2_detr.utils.errors import InputError
+from d2_detr.config.checking import MAX_SIDE, check_config, check_value
+from d2_detr.utils.errors import InputError, error_context
 from d2_detr.workflows.train import train
 
 from detectron2.config import CfgNode
@@ -119,6 +121,13 @@ def finetune_config(
     _check_number("patience", patience, whole=True)
     if image_size and image_size < MIN_IMAGE_SIZE:
         raise InputError(f"image_size {image_size}: expected {MIN_IMAGE_SIZE} pixels or more; objects would vanish")
+    if image_size and image_size > MAX_SIDE:
+        raise InputError(f"image_size {image_size}: expected {MAX_SIDE} pixels or fewer")
+
+    for key, value in {
+        "SOLVER.MAX_EPOCHS": epochs, "SOLVER.IMS_PER_BATCH": batch_size * num_processes, "SOLVER.PATIENCE": patience
+    }.items():  # fmt: skip
+        check_value(key, value)
 
     cfg = load_config(RECIPES[masks], data=data)
     task = {key: reduce(getitem, key.split("."), cfg) for key in TASK_KEYS}
@@ -127,7 +136,9 @@ def finetune_config(
     model, _ = model_config(read_checkpoint(str(given or weights or cfg.MODEL.WEIGHTS)), to_train=True)
     for section in SECTIONS:
         cfg[section] = model[section]
-    cfg.merge_from_list([part for pair in task.items() for part in pair])
+    with error_context(f"config of {cfg.MODEL.WEIGHTS}"):
+        check_config(cfg)
+    merge_options(cfg, [part for pair in task.items() for part in pair])
     if cfg.MODEL.RESNETS.NORM == "BN" and batch_size < MIN_BATCH_TO_TRAIN_BN:
         cfg.MODEL.RESNETS.NORM = "FrozenBN"
     cfg.DATASETS.STRICT = strict
@@ -143,6 +154,7 @@ def finetune_config(
     if image_size:
         _resize(cfg.INPUT, image_size)
     merge_options(cfg, opts)
+    check_config(cfg)
     return cfg
 
 
@@ -154,7 +166,7 @@ def learning_rate(batch_size: int) -> float:
 
 def new_output_folder(data: str | Path, parent: str | Path = "outputs") -> Path:
     """Return a folder that does not exist yet: outputs/NAME for data/NAME, or outputs/NAME-2, ..."""
-    first = Path(parent) / (Path(data).expanduser().absolute().name or "run")
+    first = Path(parent) / (Path(os.path.expanduser(data)).absolute().name or "run")
     folder, number = first, 1
     while folder.exists():
         number += 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from d2_detr.checkpoint.check import check_weights
 from d2_detr.checkpoint.resume import has_checkpoint
 from d2_detr.checkpoint.weights import is_imagenet_weights
+from d2_detr.config.checking import check_config
 from d2_detr.config.resolving import resolve_config, resolve_schedule, resolve_seed
 from d2_detr.data.datasets import load_datasets
 from d2_detr.data.validation.validate import validate_data
@@ -43,6 +44,7 @@ def prepare_run(cfg: CfgNode, *, evaluation_only: bool = False, resume: bool = F
     Raises:
         FileNotFoundError, ConnectionError, InputError: something is missing or wrong.
     """
+    check_config(cfg)
     if Path(cfg.OUTPUT_DIR).is_file():
         raise InputError(f"OUTPUT_DIR {cfg.OUTPUT_DIR}: a file, expected a folder to write to")
     setup_logging(cfg.OUTPUT_DIR, tables=evaluation_only)

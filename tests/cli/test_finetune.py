@@ -12,6 +12,8 @@ import pytest
 import torch
 import yaml
 
+from d2_detr.cli import finetune as finetune_command
+from d2_detr.cli.finetune import NATIVE_KEYS
 from d2_detr.config import load_config
 from d2_detr.utils.errors import InputError
 from d2_detr.workflows.finetune import finetune, finetune_config, learning_rate, new_output_folder
@@ -234,6 +236,28 @@ def test_options_of_main_py_set_the_same_values(root, trained, tmp_path):
     assert solver["BACKBONE_MULTIPLIER"] == pytest.approx(0.2) and solver["STEPS"] == []
     assert (cfg["MODEL"]["DETR"]["NUM_CLASSES"], cfg["MODEL"]["DETR"]["NO_OBJECT_WEIGHT"], cfg["SEED"]) == (5, 0.2, 7)
     assert json.loads((folder / "metrics.json").read_text().splitlines()[-1])["iteration"] == 2
+
+
+NATIVE = {
+    "--eos_coef": "1", "--weight_decay": "0", "--clip_max_norm": "0", "--num_workers": "0", "--seed": "0",
+    "--dropout": "0", "--giou_loss_coef": "0", "--bbox_loss_coef": "5", "--num_classes": "5",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", NATIVE)
+@pytest.mark.parametrize("override", [False, True], ids=["alone", "overridden"])
+def test_native_options_may_be_whole_numbers_and_zero(root, trained, monkeypatch, option, override):
+    started = []
+    monkeypatch.setattr("d2_detr.cli.finetune.launch", lambda run, **_: started.append(run.args[0]))
+    opts = [NATIVE_KEYS[option], NATIVE[option]] if override else []
+    given = "0.5" if override and option not in ("--num_workers", "--seed", "--num_classes") else NATIVE[option]
+    argv = ["finetune.py", "--data", root, "--weights", trained, option, given, *opts]
+    monkeypatch.setattr("sys.argv", [*map(str, argv)])
+    finetune_command.main()
+    value = started[0]
+    for part in NATIVE_KEYS[option].split("."):
+        value = value[part]
+    assert value == int(NATIVE[option])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from d2_detr.config import load_config, resolve_config
 from d2_detr.config import resolving as module
-from d2_detr.config.resolving import Schedule, resolve_num_classes, resolve_schedule
+from d2_detr.config.resolving import Schedule, resolve_num_classes, resolve_schedule, resolve_seed
 from d2_detr.structures.dataset import Dataset, Datasets
 from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError
@@ -25,7 +25,8 @@ def datasets(train=(), test=()):
 
 
 def config(**keys):
-    return load_config("", [part for key, value in keys.items() for part in (key.replace("__", "."), str(value))])
+    opts = [part for key, value in keys.items() for part in (key.replace("__", "."), str(value))]
+    return load_config("", ["MODEL.META_ARCHITECTURE", "Detr", *opts])
 
 
 @pytest.fixture
@@ -134,3 +135,23 @@ def test_without_epochs_the_schedule_is_unchanged():
 def test_a_contradictory_schedule_is_refused(epochs, steps):
     with pytest.raises(InputError, match=r"SOLVER\.(STEPS|MAX_EPOCHS)"):
         resolve_schedule(config(SOLVER__MAX_EPOCHS=epochs, SOLVER__STEPS=steps), 61)
+
+
+def test_a_step_at_the_end_has_no_effect():
+    assert resolve_schedule(config(SOLVER__MAX_ITER=7, SOLVER__STEPS=(5, 7)), 61).steps == (5,)
+
+
+# ---- seed
+
+
+def test_resumed_training_keeps_its_seed(tmp_path):
+    (tmp_path / "config.yaml").write_text("SEED: 7\n")
+    assert resolve_seed(config(OUTPUT_DIR=tmp_path), resume=True) == 7
+    assert resolve_seed(config(OUTPUT_DIR=tmp_path, SEED=3), resume=True) == 3
+
+
+@pytest.mark.parametrize("content", ["SEED: x\n", "SEED: [\n", "", "x", "SEED: \xff"], ids=repr)
+def test_a_damaged_config_of_a_resumed_training_is_refused(tmp_path, content):
+    (tmp_path / "config.yaml").write_bytes(content.encode("latin-1"))
+    with pytest.raises(InputError, match=r"config\.yaml"):
+        resolve_seed(config(OUTPUT_DIR=tmp_path), resume=True)

@@ -45,8 +45,20 @@ def test_the_optimizer_is_chosen_by_name(name, kind):
 
 
 def test_an_unknown_optimizer_is_refused():
+    cfg = config()
+    cfg.SOLVER.OPTIMIZER = "LION"
     with pytest.raises(InputError, match="SOLVER.OPTIMIZER 'LION'"):
-        build_optimizer(config("SOLVER.OPTIMIZER LION"), Model())
+        build_optimizer(cfg, Model())
+
+
+@pytest.mark.parametrize("kind", ["full_model", "value", "norm"])
+def test_a_clip_value_of_zero_does_not_clip(kind):
+    model = Model()
+    opts = f"{PLAIN_SGD} SOLVER.CLIP_GRADIENTS.CLIP_TYPE {kind} SOLVER.CLIP_GRADIENTS.CLIP_VALUE 0"
+    optimizer, before = build_optimizer(config(opts), model), model.head.bias.clone()
+    model.head.bias.grad = torch.full((2,), 50.0)
+    optimizer.step()
+    assert (before - model.head.bias).tolist() == pytest.approx([50, 50])
 
 
 @pytest.mark.parametrize(("max_norm", "expected"), [(1.0, 1.0), (100.0, 5.0)], ids=["clipped", "small-enough"])

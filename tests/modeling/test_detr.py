@@ -158,7 +158,7 @@ def test_bf16_losses_are_float32_and_close_to_full_precision():
         (["MODEL.RESNETS.RES5_DILATION", "3"], "RES5_DILATION 3: expected 1 or 2"),
         (["MODEL.RESNETS.OUT_FEATURES", "['res6']"], "OUT_FEATURES"),
         (["MODEL.RESNETS.STRIDE_IN_1X1", "True"], "STRIDE_IN_1X1"),
-        (["MODEL.DETR.NHEADS", "5"], "divisible by num_heads 5"),
+        (["MODEL.DETR.NHEADS", "5"], "HIDDEN_DIM 32: expected a multiple of NHEADS 5"),
         (["MODEL.DETR.NUM_CLASSES", "0"], "NUM_CLASSES 0"),
         (["MODEL.DETR.NUM_CLASSES", "-1"], r"NUM_CLASSES is -1, .*: call d2_detr\.config\.resolve_config first"),
         (["MODEL.DETR.PANOPTIC_ON", "True"], "PANOPTIC_ON needs masks"),

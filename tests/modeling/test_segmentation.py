@@ -173,7 +173,7 @@ def test_masks_are_bool_at_the_requested_size(computed):
 
 @torch.no_grad()
 def test_without_detections_the_masks_are_empty():
-    [output] = tiny(*MASKS, "MODEL.DETR.SCORE_THRESH_TEST", "1.1").eval()([make_input(64, 48)])
+    [output] = tiny(*MASKS, "MODEL.DETR.SCORE_THRESH_TEST", "1.0").eval()([make_input(64, 48)])
     assert output["instances"].pred_masks.shape == (0, 64, 48)
 
 
