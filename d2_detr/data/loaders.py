@@ -155,11 +155,11 @@ class _BadImages:
         """Log an image the first time.
 
         Raises:
-            InputError, OSError: there are more images than the maximum, or one was not replaced.
+            InputError: there are more images than the maximum, or one was not replaced.
         """
         for name, error in errors:
             if not self._maximum or not is_replaced:
-                raise error
+                raise InputError(str(error)) from error
             if name in self._names:
                 continue
             self._names.add(name)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from d2_detr.checkpoint.save import save_torch
 from d2_detr.data.seeding import seed_generators
+from d2_detr.utils.errors import InputError
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
@@ -39,6 +40,24 @@ class CheckGradients(HookBase):
             finite = torch.isfinite(norms).tolist()
             name = next((n for n, is_finite in zip(gradients, finite, strict=True) if not is_finite), "all together")
             raise NonFiniteGradientError(f"the gradient of {name.removeprefix('module.')} is not finite")
+
+
+def is_finite(model: nn.Module) -> bool:
+    """Return whether all parameters and buffers are finite."""
+    return all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
+
+
+def check_weights(model: nn.Module, iteration: int) -> None:
+    """Check that a training has not diverged.
+
+    Raises:
+        InputError: a parameter or buffer is not finite.
+    """
+    if not is_finite(model):
+        raise InputError(
+            f"iteration {iteration}: the training has diverged, its weights are not finite. Lower the learning rate "
+            "(--lr, SOLVER.BASE_LR). The checkpoint before is kept"
+        )
 
 
 def save_bad_step(path: Path, cfg: CfgNode, model: nn.Module, batch: Batch, *, key: tuple[int, ...]) -> None:

@@ -69,6 +69,7 @@ def setup_logging(output_dir: str, *, tables: bool = False) -> None:
             log = logging.getLogger(name)
             log.handlers = [handler for handler in log.handlers if type(handler) is not logging.StreamHandler]
         setup_logger.cache_clear()
+    logging.raiseExceptions = False  # a full disk is reported once, not by each line of the log
     rank = comm.get_rank()
     setup_logger(output_dir, distributed_rank=rank, name="d2_detr")
     # As default_setup calls it, which then adds no handlers of its own.

@@ -19,7 +19,7 @@ from d2_detr.data.datasets import load_dataset, load_datasets
 from d2_detr.data.loaders import build_test_loader, build_train_loader
 from d2_detr.data.mapper import DetrDatasetMapper
 from d2_detr.data.seeding import seed_generators
-from d2_detr.engine.bad_steps import CheckGradients, NonFiniteGradientError, describe, save_bad_step
+from d2_detr.engine.bad_steps import CheckGradients, NonFiniteGradientError, describe, is_finite, save_bad_step
 from d2_detr.engine.distributed import broadcast_buffers, is_lost_connection, parallelize
 from d2_detr.engine.hooks.best import BestCheckpoint
 from d2_detr.engine.hooks.checkpoints import SaveCheckpoints
@@ -320,10 +320,10 @@ class Trainer(DefaultTrainer):
         self._complete = None  # until the hooks of the step have been called
 
     def _save_after_failure(self, error: Exception) -> None:
-        """Save the last complete step, unless that is what failed, or it is saved already."""
+        """Save the last complete step, unless it is saved already, or saving is what failed."""
         if self._complete in (None, self.checkpointer.saved_iteration) or isinstance(error, OSError):
             return
-        if self._complete >= self.start_iter:
+        if self._complete >= self.start_iter and is_finite(self.checkpointer.model):
             self.checkpointer.save(LAST, iteration=self._complete)
 
     def _step_key(self) -> tuple[int, ...]:

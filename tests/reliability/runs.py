@@ -54,6 +54,14 @@ def kill(process: subprocess.Popen) -> None:
     process.communicate()
 
 
+def end(process: subprocess.Popen, seconds: float) -> str:
+    """Wait until a training has ended, successful or not; return what it printed."""
+    try:
+        return process.communicate(timeout=seconds)[0]
+    finally:
+        kill(process)
+
+
 def finish(process: subprocess.Popen) -> str:
     """Wait for a training to succeed; return what it printed."""
     output = process.communicate(timeout=300)[0]

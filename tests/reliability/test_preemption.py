@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from d2_detr.checkpoint.resume import has_checkpoint, newest_checkpoint
-from tests.reliability.runs import assert_same, finish, kill, outcome, start
+from tests.reliability.runs import assert_same, end, finish, kill, outcome, start
 
 TWO = ("--num-gpus", "2")
 # A training that would take an hour, with steps that all processes do together.
@@ -50,14 +50,6 @@ def wait_for_steps(process, folder):
     while not has_checkpoint(folder):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
-
-
-def end(process, seconds):
-    """Wait until a training has ended; return its output."""
-    try:
-        return process.communicate(timeout=seconds)[0]
-    finally:
-        kill(process)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])

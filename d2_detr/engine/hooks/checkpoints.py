@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from d2_detr.checkpoint.checkpointer import LAST, DetrCheckpointer
+from d2_detr.engine.bad_steps import check_weights
 from d2_detr.engine.interruption import Interruption
 from d2_detr.utils.errors import Interrupted
 
@@ -53,6 +54,8 @@ class SaveCheckpoints(HookBase):
 
         Raises:
             Interrupted: a signal has asked to stop; the training is saved. The last step has nothing to stop.
+            InputError: the training has diverged.
+            OSError: the checkpoint cannot be written.
         """
         done = self.trainer.iter + 1
         is_last = done == self.trainer.max_iter
@@ -72,5 +75,6 @@ class SaveCheckpoints(HookBase):
         return self._seconds > 0 and time.monotonic() - self._saved_at > self._seconds
 
     def _save(self, name: str) -> None:
+        check_weights(self._checkpointer.model, self.trainer.iter)
         self._checkpointer.save(name, iteration=self.trainer.iter)
         self._saved_at = time.monotonic()

@@ -60,7 +60,11 @@ class WriteMetrics(HookBase):
                     writer._last_write = self.last_written
 
     def after_step(self) -> None:
-        """Write if it is time to."""
+        """Write if it is time to.
+
+        Raises:
+            OSError: a file cannot be written, such as on a full disk.
+        """
         done = self.trainer.iter + 1
         if done % self._period == 0 or done == self.trainer.max_iter:
             self._write(self._writers)
@@ -83,7 +87,10 @@ class WriteMetrics(HookBase):
 
     def _write(self, writers: list[EventWriter]) -> None:
         for writer in writers:
-            writer.write()
+            try:
+                writer.write()
+            except OSError as error:  # which does not say which file was open
+                raise OSError(error.errno, f"cannot be written: {error.strerror}", str(self._file)) from error
         self.last_written = self.trainer.storage.iter
 
 
