@@ -1,14 +1,20 @@
 """Reading of JSON files with clear errors, and atomic writes."""
 
 import contextlib
+import errno
 import gc
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
 from d2_detr.utils.errors import InputError
-from d2_detr.utils.files import atomic_write, read_json, write_json
+from d2_detr.utils import files
+from d2_detr.utils.files import atomic_write, read_json, remove_leftovers, write_json
 
 
 @pytest.fixture
@@ -120,6 +126,87 @@ def test_other_content_is_overwritten_only_if_allowed(old):
     write_json([1], old)
     write_json([1], old, overwrite=False)
     assert read_json(old) == [1]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o444], ids=oct)
+def test_the_temporary_file_is_not_more_open_than_the_old_one(old, umask, mode):
+    umask(0o022)
+    old.chmod(mode)
+    with atomic_write(old) as temporary:
+        assert temporary.stat().st_mode & 0o077 == mode & 0o077
+        temporary.write_text("new")
+    assert old.stat().st_mode & 0o777 == mode and old.read_text() == "new"
+
+
+def test_a_file_is_on_the_disk_before_it_replaces_the_old_one(old, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append((os.fstat(descriptor).st_ino, old.read_text())))
+    write_json([1], old)
+    assert synced == [(old.stat().st_ino, "old")]
+
+
+def test_an_error_in_writing_names_the_file_and_keeps_the_old_one(old):
+    with pytest.raises(OSError) as error, atomic_write(old):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(old))
+    assert str(old) in str(error.value) and "No space left" in str(error.value)
+    assert old.read_text() == "old" and list(old.parent.iterdir()) == [old]
+
+
+def test_an_error_about_another_file_is_left_as_it_is(old, tmp_path):
+    with pytest.raises(FileNotFoundError, match="missing"), atomic_write(old):
+        (tmp_path / "missing").read_text()
+
+
+# ---- temporary files of a killed process
+
+
+def killed_while_writing(path):
+    """Start a process that is killed in atomic_write; return its temporary file."""
+    code = f"""
+import os, signal
+from d2_detr.utils.files import atomic_write
+with atomic_write({str(path)!r}) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    [temporary] = set(path.parent.iterdir()) - {path}
+    return temporary
+
+
+def test_the_file_of_a_killed_process_is_removed(old):
+    temporary = killed_while_writing(old)
+    assert temporary.name.startswith(".d2_detr_")
+    assert remove_leftovers(old.parent) == [temporary]
+    assert list(old.parent.iterdir()) == [old]
+
+
+def test_the_file_of_a_running_process_stays(old):
+    with atomic_write(old) as temporary:
+        temporary.write_text("new")
+        os.utime(temporary, (0, 0))
+        assert remove_leftovers(old.parent) == []
+    assert old.read_text() == "new"
+
+
+@pytest.mark.parametrize(("hours", "stays"), [(23, True), (25, False)])
+def test_the_file_of_another_machine_is_removed_after_a_day(old, monkeypatch, hours, stays):
+    temporary = killed_while_writing(old)
+    os.utime(temporary, (time.time() - hours * 3600,) * 2)
+    monkeypatch.setattr(files, "_machine", lambda: "another")
+    remove_leftovers(old.parent)
+    assert temporary.exists() == stays
+
+
+@pytest.mark.parametrize("name", ["model.pth.tmp", ".d2_detr_notes.tmp", ".d2_detr_a_1_zz.tmp"])
+def test_files_of_others_are_never_removed(old, name):
+    (old.parent / name).write_text("mine")
+    assert remove_leftovers(old.parent) == [] and (old.parent / name).exists()
+
+
+def test_a_missing_folder_has_no_leftovers(tmp_path):
+    assert remove_leftovers(tmp_path / "missing") == []
 
 
 # ---- what the fast parser refuses
