@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from d2_detr.checkpoint.architecture import Architecture
 from d2_detr.checkpoint.layouts import StateDict
+from d2_detr.checkpoint.save import save_safetensors
 from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError
-from d2_detr.utils.files import atomic_write, read_json, write_json
+from d2_detr.utils.files import read_json, write_json
 
 CONFIG = "config.json"
 PROCESSOR = "preprocessor_config.json"
@@ -114,8 +113,7 @@ def write_folder(
     resize = bool(test_sizes[0])  # Detectron2 does not resize images if it is 0
     size = dict(zip(("shortest_edge", "longest_edge"), test_sizes if resize else DEFAULT_TEST_SIZES, strict=True))
     write_json(_PROCESSING | {"do_resize": resize, "size": size}, folder / PROCESSOR)
-    with atomic_write(folder / WEIGHTS) as temporary:
-        save_file(state_dict, temporary, metadata={"format": "pt"})
+    save_safetensors(state_dict, folder / WEIGHTS, {"format": "pt"})
 
 
 def _config(a: Architecture, label_map: LabelMap | None, num_heads: int, dilation: bool) -> dict[str, Any]:
