@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from d2_detr.checkpoint import hugging_face
-from d2_detr.checkpoint.save import save_safetensors, save_torch
 from d2_detr.checkpoint.architecture import infer_architecture
 from d2_detr.checkpoint.layouts import Format, StateDict, to_canonical
 from d2_detr.checkpoint.metadata import Metadata
+from d2_detr.checkpoint.save import save_safetensors, save_torch
 
 DEFAULT_HEADS = 8  # attention heads of every published DETR
 

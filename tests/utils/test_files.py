@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from d2_detr.utils.errors import InputError
 from d2_detr.utils import files
+from d2_detr.utils.errors import InputError
 from d2_detr.utils.files import atomic_write, read_json, remove_leftovers, write_json
 
 
