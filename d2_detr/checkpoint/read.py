@@ -115,6 +115,6 @@ def _header_value(header: dict[str, str], key: str, kind: type) -> Any:
     """Parse a value of the header; None if another program wrote it."""
     try:
         value = json.loads(header.get(key, "null"))
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, kind) else None
