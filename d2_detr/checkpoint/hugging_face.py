@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from d2_detr.checkpoint.layouts import StateDict
 from d2_detr.checkpoint.save import save_safetensors
 from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError, error_context
-from d2_detr.utils.files import read_json, write_json
+from d2_detr.utils.files import atomic_write, read_json
 
 CONFIG = "config.json"
 PROCESSOR = "preprocessor_config.json"
@@ -126,11 +127,13 @@ def write_folder(
     """
     if architecture.depth is None or architecture.stages < 4:
         raise InputError(f"Hugging Face's DETR needs a complete ResNet; this backbone is {architecture.backbone}")
-    write_json(_config(architecture, label_map, num_heads, dilation), folder / CONFIG)
     resize = bool(test_sizes[0])  # Detectron2 does not resize images if it is 0
     size = dict(zip(("shortest_edge", "longest_edge"), test_sizes if resize else DEFAULT_TEST_SIZES, strict=True))
-    write_json(_PROCESSING | {"do_resize": resize, "size": size}, folder / PROCESSOR)
-    save_safetensors(state_dict, folder / WEIGHTS, {"format": "pt"})
+    # The old files are replaced when all new ones are written.
+    with atomic_write(folder / CONFIG) as config, atomic_write(folder / PROCESSOR) as processor:
+        config.write_text(json.dumps(_config(architecture, label_map, num_heads, dilation)), encoding="utf-8")
+        processor.write_text(json.dumps(_PROCESSING | {"do_resize": resize, "size": size}), encoding="utf-8")
+        save_safetensors(state_dict, folder / WEIGHTS, {"format": "pt"})
 
 
 def _config(a: Architecture, label_map: LabelMap | None, num_heads: int, dilation: bool) -> dict[str, Any]:
