@@ -90,7 +90,7 @@ def _download(url: str, path: Path, sha256_prefix: str, check: Callable[[Path], 
     part = PartialFile(path)
     try:
         _fetch(url, part, timeout, is_verified=bool(sha256_prefix))
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: redirected to no address
         if str(getattr(error, "filename", None)) == str(part.path):
             raise  # the disk is full, for instance
         reason = getattr(error, "reason", None) or error
@@ -144,6 +144,9 @@ def _fetch(url: str, part: PartialFile, timeout: float, *, is_verified: bool) ->
 
 
 def _receive(response: http.client.HTTPResponse, path: Path, start: int) -> None:
+    for header, known in (("Transfer-Encoding", ("identity", "chunked")), ("Content-Encoding", ("identity", ""))):
+        if (encoding := response.headers.get(header, "identity").lower()) not in known:
+            raise ConnectionError(f"the server sent {header} {encoding!r:.40}, which was not asked for")
     length = response.headers.get("Content-Length")
     if length is not None and not re.fullmatch(r"\d{1,15}", length.strip()):
         raise ConnectionError(f"the server sent Content-Length {length!r:.40}, expected a number")

@@ -148,7 +148,7 @@ def test_a_damaged_file_is_read_or_refused(tmp_path, name):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_thousands_of_damaged_files_are_read_or_refused(tmp_path, name):
-    check_damaged(tmp_path, name, 2000)
+    check_damaged(tmp_path, name, 1000)
 
 
 # ---- metadata

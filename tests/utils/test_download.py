@@ -207,6 +207,13 @@ def test_an_invalid_length_is_an_error(server, path, length):
         download(server.url(), path)
 
 
+@pytest.mark.parametrize("header", ["Transfer-Encoding", "Content-Encoding"])
+def test_an_encoding_that_was_not_asked_for_is_an_error(server, path, header):
+    server.headers = {header: "gzip"}
+    with pytest.raises(ConnectionError, match=f"{header} 'gzip'"):
+        download(server.url(), path)
+
+
 @pytest.mark.parametrize("chunked", [False, True], ids=["length_known", "length_unknown"])
 def test_a_file_without_end_is_given_up(server, path, monkeypatch, chunked):
     monkeypatch.setattr("d2_detr.utils.download.MAX_BYTES", HALF)
