@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from d2_detr.utils.archives import open_zip
-from d2_detr.utils.errors import InputError
+from d2_detr.utils.errors import InputError, one_line
 
 MAX_ELEMENTS = 500_000_000  # of a state dict; a DETR has 40 to 60 million
 MAX_HEADER_BYTES = 16 << 20  # of the part that describes the tensors; a DETR and its optimizer need less than 1 MB
@@ -55,26 +55,17 @@ def check_file(path: Path) -> FileType:
     Raises:
         InputError: not a checkpoint, damaged, too large, or a pickle that could run code or fill the memory.
     """
-    with path.open("rb") as file:
-        start = file.read(16)
-        file.seek(0)
-        if start.startswith(b"PK\x03\x04"):
-            _check_zip(path)
-            return FileType.ZIP
-        if start.startswith(b"\x80"):
-            _check_pickles(file, _NUM_LEGACY_PICKLES)
-            return FileType.LEGACY
-    if start[8:9] == b"{":
-        _check_safetensors(path, struct.unpack("<Q", start[:8])[0])
-        return FileType.SAFETENSORS
-    if start.lstrip().startswith(b"<"):
-        raise damaged("it is a web page")
-    raise damaged("it is a pointer of Git LFS" if start.startswith(b"version http") else "unknown content")
+    try:
+        return _recognize(path)
+    except _UnexpectedName:
+        raise
+    except InputError as error:
+        raise damaged(error) from error
 
 
 def damaged(reason: object) -> InputError:
     """Return the error about a file that is not a checkpoint or not complete."""
-    return InputError(f"not a checkpoint, or truncated ({reason}); download or save it again")
+    return InputError(f"not a checkpoint, or truncated ({one_line(reason)}); download or save it again")
 
 
 def check_state_dict(state_dict: object) -> dict[str, Tensor]:
@@ -104,22 +95,35 @@ def check_state_dict(state_dict: object) -> dict[str, Tensor]:
     return state_dict
 
 
+def _recognize(path: Path) -> FileType:
+    with path.open("rb") as file:
+        start = file.read(16)
+        file.seek(0)
+        if start.startswith(b"PK\x03\x04"):
+            _check_zip(path)
+            return FileType.ZIP
+        if start.startswith(b"\x80"):
+            _check_pickles(file, _NUM_LEGACY_PICKLES)
+            return FileType.LEGACY
+    if start[8:9] == b"{":
+        _check_safetensors(path, struct.unpack("<Q", start[:8])[0])
+        return FileType.SAFETENSORS
+    if start.lstrip().startswith(b"<"):
+        raise InputError("it is a web page")
+    raise InputError("it is a pointer of Git LFS" if start.startswith(b"version http") else "unknown content")
+
+
 def _check_zip(path: Path) -> None:
-    try:
-        # torch stores its members uncompressed, so that all together are smaller than the file.
-        with open_zip(path, max_bytes=path.stat().st_size, methods=[zipfile.ZIP_STORED]) as archive:
-            if changed := archive.testzip():
-                raise InputError(f"{changed} does not match its checksum")
-            pickles = [member for member in archive.infolist() if member.filename.endswith("/data.pkl")]
-            if any(member.file_size > MAX_HEADER_BYTES for member in pickles):
-                raise InputError(f"data.pkl is larger than {MAX_HEADER_BYTES:,} bytes")
-            for member in pickles:
-                with archive.open(member) as file:
-                    _check_pickles(file, 1)
-    except _UnexpectedName:
-        raise
-    except InputError as error:
-        raise damaged(error) from error
+    # torch stores its members uncompressed, so that all together are smaller than the file.
+    with open_zip(path, max_bytes=path.stat().st_size, methods=[zipfile.ZIP_STORED]) as archive:
+        if changed := archive.testzip():
+            raise InputError(f"{changed} does not match its checksum")
+        pickles = [member for member in archive.infolist() if member.filename.endswith("/data.pkl")]
+        if any(member.file_size > MAX_HEADER_BYTES for member in pickles):
+            raise InputError(f"data.pkl is larger than {MAX_HEADER_BYTES:,} bytes")
+        for member in pickles:
+            with archive.open(member) as file:
+                _check_pickles(file, 1)
 
 
 def _check_pickles(file: BinaryIO, number: int) -> None:
@@ -130,13 +134,13 @@ def _check_pickles(file: BinaryIO, number: int) -> None:
             for opcode, argument, _ in pickletools.genops(file):
                 num_operations += 1
                 if num_operations > MAX_OPERATIONS:
-                    raise damaged(f"its pickle has more than {MAX_OPERATIONS:,} operations")
+                    raise InputError(f"its pickle has more than {MAX_OPERATIONS:,} operations")
                 if opcode.name == "GLOBAL":
                     _check_name(str(argument).replace(" ", "."))
         except InputError:
             raise
         except (ValueError, struct.error, OverflowError, MemoryError) as error:
-            raise damaged(error) from error
+            raise InputError(str(error)) from error
         if not file.read(1):
             return  # a mere pickle, not torch's format: the unpickler decides
         file.seek(-1, 1)
@@ -156,9 +160,9 @@ def _check_name(name: str) -> None:
 
 def _check_safetensors(path: Path, header_bytes: int) -> None:
     if header_bytes > MAX_HEADER_BYTES:
-        raise damaged(f"its header has {header_bytes:,} bytes, expected at most {MAX_HEADER_BYTES:,}")
+        raise InputError(f"its header has {header_bytes:,} bytes, expected at most {MAX_HEADER_BYTES:,}")
     try:
         with safe_open(path, framework="pt"):
             pass
     except SafetensorError as error:
-        raise damaged(error) from error
+        raise InputError(str(error)) from error

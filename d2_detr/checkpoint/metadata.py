@@ -12,7 +12,7 @@ import yaml
 from d2_detr.checkpoint import hugging_face
 from d2_detr.checkpoint.fields import read_field, shown
 from d2_detr.structures.label_map import LabelMap
-from d2_detr.utils.errors import InputError
+from d2_detr.utils.errors import InputError, one_line
 
 MAX_CONFIG_CHARACTERS = 200_000  # a config has about 7,000
 
@@ -80,8 +80,7 @@ def parse_config(text: object) -> dict[str, Any]:
     try:
         config = yaml.load(text, _Loader)
     except Exception as error:  # PyYAML raises many kinds for values such as `!!bool 5` or 2024-99-99
-        reason = " ".join(str(error).split())
-        raise InputError(f"config of the checkpoint: not a config of this plugin ({reason:.200})") from error
+        raise InputError(f"config of the checkpoint: not a config of this plugin ({one_line(error)})") from error
     if not isinstance(config, dict):
         raise InputError(f"config of the checkpoint: not a config of this plugin, but {shown(config)}")
     return config

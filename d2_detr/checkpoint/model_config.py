@@ -24,7 +24,7 @@ from d2_detr.checkpoint.write import DEFAULT_HEADS
 from d2_detr.config import config_path, load_config
 from d2_detr.modeling.backbone import DEPTHS, build_torchvision_resnet_backbone
 from d2_detr.structures.label_map import LabelMap
-from d2_detr.utils.errors import InputError, error_context
+from d2_detr.utils.errors import InputError, error_context, one_line
 
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -97,7 +97,7 @@ def _config_errors(where: str) -> Iterator[None]:
         yield
     # The last three are those of ast.literal_eval, with which values are parsed.
     except (KeyError, ValueError, AssertionError, AttributeError, TypeError, RecursionError, MemoryError) as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"{where}: {one_line(error)}") from error
 
 
 def _check_saved(cfg: CfgNode, architecture: Architecture) -> None:
@@ -132,7 +132,7 @@ def _check_buildable(cfg: CfgNode) -> None:
         with torch.device("meta"):
             META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
     except Exception as error:  # each module refuses values in its own way
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise InputError(f"config of the checkpoint: no model can be built from it: {reason}") from error
 
 

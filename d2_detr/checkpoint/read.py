@@ -97,9 +97,7 @@ def _read_file(path: Path) -> object:
         raise
     except Exception as error:  # damaged bytes raise many kinds of errors in the readers
         # torch's message about a name in the pickle is not repeated: it recommends loading the file unprotected.
-        raise damaged(
-            str(error).partition("\n")[0] if isinstance(error, RuntimeError) else type(error).__name__
-        ) from error
+        raise damaged(error if isinstance(error, RuntimeError) else type(error).__name__) from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from iopath.common.file_io import file_lock
 from tqdm import tqdm
 
-from d2_detr.utils.errors import InputError
+from d2_detr.utils.errors import InputError, one_line
 
 logger = logging.getLogger(__name__)
 CHUNK = 1 << 20
@@ -93,7 +93,7 @@ def _download(url: str, path: Path, sha256_prefix: str, check: Callable[[Path], 
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: redirected to no address
         if str(getattr(error, "filename", None)) == str(part.path):
             raise  # the disk is full, for instance
-        reason = getattr(error, "reason", None) or error
+        reason = one_line(getattr(error, "reason", None) or error)
         raise ConnectionError(
             f"cannot download {url}: {reason}. Check the connection and try again (the partial download is kept), or "
             f"put the file at {path} yourself."

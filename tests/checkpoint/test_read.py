@@ -199,6 +199,22 @@ def repacked(path, method=zipfile.ZIP_STORED, change=lambda name, data: data):
             file.writestr(name, change(name, data))
 
 
+def test_a_large_description_of_the_tensors_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("d2_detr.checkpoint.file_checks.MAX_HEADER_BYTES", 100)
+    write_zip(STATE_DICT, tmp_path / "detr.pth")
+    save_file(STATE_DICT, tmp_path / "detr.safetensors")
+    for name, reason in (("detr.pth", r"data\.pkl is larger than 100 bytes"), ("detr.safetensors", "header has")):
+        with pytest.raises(InputError, match=reason):
+            read_checkpoint(tmp_path / name)
+
+
+def test_a_zip_file_of_too_many_members_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("d2_detr.utils.archives.MAX_MEMBERS", 2)
+    write_zip(STATE_DICT, tmp_path / "detr.pth")
+    with pytest.raises(InputError, match="files in the archive, expected at most 2"):
+        read_checkpoint(tmp_path / "detr.pth")
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_compressed_zip_file_is_refused_unpacked(tmp_path, method):
     path = tmp_path / "detr.pth"

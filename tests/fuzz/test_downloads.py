@@ -34,6 +34,8 @@ def misbehave(server, rng):
                 for name, value in server.headers.items()
             }
     server.status = rng.choice(STATUSES)
+    if server.status == 200:
+        server.ranges = False  # what is sent is the whole file
     server.shift = rng.choice([0, 0, 0, -1, 1, -500])
     server.sends_length = rng.random() < 0.7
 
@@ -61,7 +63,7 @@ def check_downloads(folder, number):
                 assert not list(folder.glob(f"{seed}.bin.part*")), f"seed {seed}"
                 completed += received in whole
                 break
-    assert completed > number // 4, "the servers are not all broken"
+    assert completed > number // 10, "the servers are not all broken"
 
 
 def test_a_misbehaving_server_gives_a_whole_file_or_an_error(tmp_path):
