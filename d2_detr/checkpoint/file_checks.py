@@ -11,7 +11,7 @@ import struct
 import zipfile
 from enum import Enum
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -126,7 +126,7 @@ def _check_zip(path: Path) -> None:
                 _check_pickles(file, 1)
 
 
-def _check_pickles(file: BinaryIO, number: int) -> None:
+def _check_pickles(file: IO[bytes], number: int) -> None:
     """Go through the first pickles in a file without performing what they say."""
     num_operations = 0
     for _ in range(number):

@@ -147,7 +147,7 @@ def test_same_file_name_at_two_urls_is_two_files():
         (b"<!doctype html><title>Sign in</title>", "it is a web page"),
         (b'{"message": "Not Found"}', "unknown content"),
         (checkpoint(1)[:-200], "truncated"),
-        (checkpoint(1).replace(b"data", b"dota", 1), "truncated"),
+        (checkpoint(1).replace(b"data", b"DATA", 1), "truncated"),
     ],
     ids=["web_page", "json", "truncated", "changed"],
 )
