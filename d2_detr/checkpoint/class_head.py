@@ -59,9 +59,11 @@ class ClassHead:
         """Return a head of the named classes only, in the given order, with ids from 0.
 
         Raises:
-            InputError: unknown class name.
+            InputError: unknown class name, or none.
         """
         known = list(self.label_map.names)
+        if not names:
+            raise InputError("no class to keep")
         if unknown := [name for name in names if name not in known]:
             raise InputError(
                 f"class {', '.join(unknown)}: not in the head; its classes are {', '.join(known) or 'unnamed'}"
@@ -111,7 +113,13 @@ def read_head(
 
     Raises:
         AmbiguousClassHead: the number of rows is ambiguous, or does not fit `num_classes`.
+        InputError: it has no class, or the label map has other rows.
     """
+    if weight.dim() != 2 or bias.shape != weight.shape[:1] or len(bias) < 2:
+        raise InputError(
+            f"class head: weight and bias have the shapes {tuple(weight.shape)} and {tuple(bias.shape)}, expected "
+            "(n, C) and (n), with n of 2 or more"
+        )
     rows, classes = _rows(len(bias), format, label_map, first_class_id, num_classes)
     head = ClassHead(weight[[*rows, -1]], bias[[*rows, -1]], classes)
     if len(rows) + 1 == len(bias):
@@ -132,7 +140,14 @@ def _rows(
     contiguous = format in (Format.PLUGIN, Format.WRAPPER)
     if label_map and format is not Format.NATIVE and len(label_map) == last:
         return all_rows, label_map
-    if label_map and not contiguous and max(label_map.ids) < last:
+    if label_map and contiguous:
+        raise InputError(f"label map: {_classes(len(label_map))}, but the class head has {_classes(last)}")
+    if label_map:
+        if not 0 <= min(label_map.ids) <= max(label_map.ids) < last:
+            raise InputError(
+                f"label map: category ids from {min(label_map.ids)} to {max(label_map.ids)}, but the rows of the class "
+                f"head are those of 0 to {last - 1}"
+            )
         return label_map.ids, label_map
     readings = _readings(num_rows, only_contiguous=contiguous)
     if num_classes is not None:

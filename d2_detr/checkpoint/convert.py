@@ -115,8 +115,9 @@ def _head_rows(head: ClassHead, to: Format, report: ConversionReport) -> tuple[T
     label_map = head.label_map
     is_coco = label_map.ids in (LabelMap.coco().ids, LabelMap.coco_panoptic().ids)
     by_id = to is Format.NATIVE or (to is Format.HUGGING_FACE and is_coco)
-    if by_id and max(label_map.ids, default=0) > MAX_CATEGORY_ID:
-        report.notes.append(f"category ids up to {max(label_map.ids)} replaced by ids from 0")
+    if by_id and not 0 <= min(label_map.ids) <= max(label_map.ids) <= MAX_CATEGORY_ID:
+        ids = f"{min(label_map.ids)} to {max(label_map.ids)}"
+        report.notes.append(f"category ids {ids} replaced by ids from 0: a row for each id is not possible")
         label_map = LabelMap(tuple(range(len(label_map))), label_map.names)
         by_id = False
     if not by_id:

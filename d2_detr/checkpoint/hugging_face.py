@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from d2_detr.checkpoint.architecture import Architecture
+from d2_detr.checkpoint.fields import read_field, shown
 from d2_detr.checkpoint.layouts import StateDict
+from d2_detr.checkpoint.save import save_safetensors
 from d2_detr.structures.label_map import LabelMap
-from d2_detr.utils.errors import InputError
-from d2_detr.utils.files import atomic_write, read_json, write_json
+from d2_detr.utils.errors import InputError, error_context
+from d2_detr.utils.files import atomic_write, read_json
 
 CONFIG = "config.json"
 PROCESSOR = "preprocessor_config.json"
@@ -57,7 +59,7 @@ def read_configs(folder: Path) -> dict[str, dict[str, Any]]:
     """
     config = _read(folder / CONFIG)
     if config and config.get("model_type") != "detr":
-        raise InputError(f"{folder / CONFIG}: model_type is {config.get('model_type')!r}, expected 'detr'")
+        raise InputError(f"{folder / CONFIG}: model_type is {shown(config.get('model_type'))}, expected 'detr'")
     return {"hugging_face": config, "hugging_face_processor": _read(folder / PROCESSOR)}
 
 
@@ -69,28 +71,43 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def test_sizes_from_processor(processor: dict[str, Any]) -> tuple[int, int] | None:
-    """Return the shortest and maximum longest edge of images; None if the processor resizes differently."""
-    size = processor.get("size")
-    if processor.get("do_resize") is False:
+    """Return the shortest and maximum longest edge of images; None if the processor resizes differently.
+
+    Raises:
+        InputError: a field has another type or an impossible value.
+    """
+    where = f"{PROCESSOR}: "
+    if read_field(processor, "do_resize", bool, where=where) is False:
         return 0, DEFAULT_TEST_SIZES[1]
-    if isinstance(size, int):  # transformers before 4.27
-        size = {"shortest_edge": size, "longest_edge": processor.get("max_size")}
-    if not isinstance(size, dict):
-        return None
-    shortest, longest = size.get("shortest_edge"), size.get("longest_edge")
-    return (shortest, longest) if isinstance(shortest, int) and isinstance(longest, int) else None
+    if isinstance(processor.get("size"), int):  # transformers before 4.27
+        size = {"shortest_edge": processor["size"], "longest_edge": processor.get("max_size")}
+    else:
+        size = read_field(processor, "size", dict, where=where) or {}
+    shortest, longest = (
+        read_field(size, f"{edge}_edge", int, where=f"{where}size: ") for edge in ("shortest", "longest")
+    )
+    return None if shortest is None or longest is None else (shortest, longest)
 
 
 def label_map_from_config(config: dict[str, Any]) -> LabelMap | None:
     """Return the classes in `id2label`, whose ids are rows of the class head; None without names.
 
     With contiguous rows, this project stores the category ids of the annotations under `category_ids`.
+
+    Raises:
+        InputError: a field has another type or an impossible value.
     """
-    labels = {int(row): str(name) for row, name in config.get("id2label", {}).items()}
+    labels = {}
+    for row, name in (read_field(config, "id2label", dict, where=f"{CONFIG}: ") or {}).items():
+        if not re.fullmatch("[0-9]{1,9}", str(row)) or not isinstance(name, str | int):
+            raise InputError(f"{CONFIG}: id2label: expected a row with its class, got {shown(row)}: {shown(name)}")
+        labels[int(row)] = str(name)
     labels = {row: name for row, name in sorted(labels.items()) if name not in (UNUSED_LABEL, f"LABEL_{row}")}
     if not labels:
         return None
-    return LabelMap(tuple(config.get("category_ids", labels)), tuple(labels.values()))
+    ids = read_field(config, "category_ids", list, where=f"{CONFIG}: ") or list(labels)
+    with error_context(CONFIG):
+        return LabelMap.from_dict({"ids": ids, "names": list(labels.values())})
 
 
 def write_folder(
@@ -110,12 +127,13 @@ def write_folder(
     """
     if architecture.depth is None or architecture.stages < 4:
         raise InputError(f"Hugging Face's DETR needs a complete ResNet; this backbone is {architecture.backbone}")
-    write_json(_config(architecture, label_map, num_heads, dilation), folder / CONFIG)
     resize = bool(test_sizes[0])  # Detectron2 does not resize images if it is 0
     size = dict(zip(("shortest_edge", "longest_edge"), test_sizes if resize else DEFAULT_TEST_SIZES, strict=True))
-    write_json(_PROCESSING | {"do_resize": resize, "size": size}, folder / PROCESSOR)
-    with atomic_write(folder / WEIGHTS) as temporary:
-        save_file(state_dict, temporary, metadata={"format": "pt"})
+    # The old files are replaced when all new ones are written.
+    with atomic_write(folder / CONFIG) as config, atomic_write(folder / PROCESSOR) as processor:
+        config.write_text(json.dumps(_config(architecture, label_map, num_heads, dilation)), encoding="utf-8")
+        processor.write_text(json.dumps(_PROCESSING | {"do_resize": resize, "size": size}), encoding="utf-8")
+        save_safetensors(state_dict, folder / WEIGHTS, {"format": "pt"})
 
 
 def _config(a: Architecture, label_map: LabelMap | None, num_heads: int, dilation: bool) -> dict[str, Any]:

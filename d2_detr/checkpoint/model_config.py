@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
+import torch
 
 from d2_detr.checkpoint.adapt import QUERIES
 from d2_detr.checkpoint.architecture import Architecture, infer_architecture
 from d2_detr.checkpoint.checkpointer import BEST, LAST
 from d2_detr.checkpoint.class_head import AmbiguousClassHead, read_head
 from d2_detr.checkpoint.convert import CLASS_HEAD
+from d2_detr.checkpoint.fields import shown
 from d2_detr.checkpoint.layouts import Format, StateDict, detect_format, to_canonical
-from d2_detr.checkpoint.metadata import Metadata
+from d2_detr.checkpoint.metadata import Metadata, parse_config
 from d2_detr.checkpoint.read import Checkpoint, read_checkpoint
 from d2_detr.checkpoint.write import DEFAULT_HEADS
 from d2_detr.config import config_path, load_config
 from d2_detr.modeling.backbone import DEPTHS, build_torchvision_resnet_backbone
 from d2_detr.structures.label_map import LabelMap
-from d2_detr.utils.errors import InputError, error_context
+from d2_detr.utils.errors import InputError, error_context, one_line
 
 from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY
 
 logger = logging.getLogger(__name__)
 
@@ -67,25 +70,70 @@ def _model_config(checkpoint: Checkpoint, opts: Sequence[Any], *, to_train: bool
         raise InputError(f"{missing[0]} is missing: train the model before you use it")
     label_map = None if missing else _label_map(canonical, format, metadata.label_map)
     if metadata.config:
-        saved = yaml.safe_load(metadata.config)
+        saved = parse_config(metadata.config)
     else:
         is_dc5 = "dc5" in Path(checkpoint.name).name.lower()
         saved = _inferred_config(architecture, metadata, label_map, default_dilation=is_dc5)
     cfg = load_config("Base-DETR.yaml", [])
     device = cfg.MODEL.DEVICE  # this machine may lack the device of the training
-    try:
+    with _config_errors("config of the checkpoint"):
         cfg.merge_from_other_cfg(type(cfg)({section: saved.get(section, {}) for section in SECTIONS}))
-        cfg.MODEL.DEVICE = device
-        cfg.MODEL.DETR.FROZEN_WEIGHTS = ""
-        if label_map:
-            cfg.MODEL.DETR.NUM_CLASSES = len(label_map)
+        _check_saved(cfg, architecture)
+    cfg.MODEL.DEVICE = device
+    cfg.MODEL.DETR.FROZEN_WEIGHTS = ""
+    if label_map:
+        cfg.MODEL.DETR.NUM_CLASSES = len(label_map)
+    _check_buildable(cfg)
+    with _config_errors(f"config of the checkpoint, with {' '.join(map(str, opts))}"):
         cfg.merge_from_list(list(opts))
-    except (KeyError, ValueError, AssertionError) as error:
-        raise InputError(
-            f"config of the checkpoint, with {' '.join(map(str, opts)) or 'no options'}: {error}"
-        ) from error
     cfg.MODEL.WEIGHTS = checkpoint.name
     return cfg, label_map
+
+
+@contextmanager
+def _config_errors(where: str) -> Iterator[None]:
+    """Turn the errors of a merge into one about the user's file or options."""
+    try:
+        yield
+    # The last three are those of ast.literal_eval, with which values are parsed.
+    except (KeyError, ValueError, AssertionError, AttributeError, TypeError, RecursionError, MemoryError) as error:
+        raise InputError(f"{where}: {one_line(error)}") from error
+
+
+def _check_saved(cfg: CfgNode, architecture: Architecture) -> None:
+    """Check that a model of the saved config is that of the tensors, so that building it needs no more memory."""
+    model, detr = cfg.MODEL, cfg.MODEL.DETR
+    depth = architecture.depth if architecture.stages == 4 else None  # that of a truncated backbone is not certain
+    sizes = {
+        "MODEL.META_ARCHITECTURE": (model.META_ARCHITECTURE, "Detr"),
+        "MODEL.RESNETS.DEPTH": (model.RESNETS.DEPTH, depth or model.RESNETS.DEPTH),
+        "MODEL.DETR.HIDDEN_DIM": (detr.HIDDEN_DIM, architecture.hidden_dim),
+        "MODEL.DETR.DIM_FEEDFORWARD": (detr.DIM_FEEDFORWARD, architecture.dim_feedforward),
+        "MODEL.DETR.ENC_LAYERS": (detr.ENC_LAYERS, architecture.encoder_layers),
+        "MODEL.DETR.DEC_LAYERS": (detr.DEC_LAYERS, architecture.decoder_layers),
+        "MODEL.DETR.NUM_OBJECT_QUERIES": (
+            detr.NUM_OBJECT_QUERIES, architecture.num_queries or detr.NUM_OBJECT_QUERIES,
+        ),
+        "the length of MODEL.PIXEL_MEAN": (len(model.PIXEL_MEAN), 3),
+        "the length of MODEL.PIXEL_STD": (len(model.PIXEL_STD), 3),
+    }  # fmt: skip
+    for name, (saved, expected) in sizes.items():
+        if saved != expected:
+            raise InputError(f"{name} is {shown(saved)}, but the checkpoint is a model with {expected}")
+    if detr.HIDDEN_DIM % detr.NHEADS:
+        raise InputError(f"MODEL.DETR.NHEADS {detr.NHEADS} does not divide HIDDEN_DIM {detr.HIDDEN_DIM}")
+
+
+def _check_buildable(cfg: CfgNode) -> None:
+    """Check that a model can be built, without memory."""
+    cfg = cfg.clone()
+    cfg.MODEL.DETR.NUM_CLASSES = max(cfg.MODEL.DETR.NUM_CLASSES, 1)  # -1 is counted later
+    try:
+        with torch.device("meta"):
+            META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
+    except Exception as error:  # each module refuses values in its own way
+        reason = one_line(error) or type(error).__name__
+        raise InputError(f"config of the checkpoint: no model can be built from it: {reason}") from error
 
 
 def load_trained_config(config_file: str, opts: Sequence[object], data: str = "") -> CfgNode:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import pickle
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import torch
 from safetensors import safe_open
 
 from d2_detr.checkpoint import hugging_face
+from d2_detr.checkpoint.file_checks import FileType, check_file, check_state_dict, damaged
 from d2_detr.checkpoint.layouts import StateDict
 from d2_detr.checkpoint.metadata import Metadata, checkpoint_metadata
 from d2_detr.checkpoint.weights import local_weights
@@ -63,18 +62,16 @@ def read_checkpoint(weights: str | Path) -> Checkpoint:
         raise FileNotFoundError(f"{weights}: no such checkpoint")
     is_hugging_face = path.name in (hugging_face.WEIGHTS, hugging_face.WEIGHTS_OLD)
     configs = hugging_face.read_configs(path.parent) if is_hugging_face else {}
-    content = _read_file(path)
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
-    if "model" in content:
-        state_dict, extra = content["model"], {key: value for key, value in content.items() if key != "model"}
-    else:
-        state_dict, extra = _lightning_weights(content["state_dict"]) if "state_dict" in content else content, {}
-    if not isinstance(state_dict, dict):
-        raise InputError(f"{path}: model is a {type(state_dict).__name__}, not a state dict")
-    for name, value in state_dict.items():
-        if not isinstance(value, torch.Tensor):
-            raise InputError(f"{path}: {name} of the state dict is a {type(value).__name__}, not a tensor")
+    with error_context(path):
+        content = _read_file(path)
+        if not isinstance(content, dict):
+            raise InputError(f"holds a {type(content).__name__}, not a checkpoint")
+        if "model" in content:
+            weights_in_file, extra = content["model"], {key: value for key, value in content.items() if key != "model"}
+        else:
+            weights_in_file = _lightning_weights(content["state_dict"]) if "state_dict" in content else content
+            extra = {}
+        state_dict = check_state_dict(weights_in_file)
     with error_context(weights):
         return Checkpoint(str(weights), path, state_dict, checkpoint_metadata(extra | configs), extra)
 
@@ -90,22 +87,17 @@ def _lightning_weights(weights: object) -> object:
 
 def _read_file(path: Path) -> object:
     if path.suffix == ".pkl":
-        raise InputError(f"{path}: a pickle can run code and is not read; give the .pth or .safetensors file instead")
+        raise InputError("a pickle can run code and is not read; give the .pth or .safetensors file instead")
+    file_type = check_file(path)
     try:
-        if path.suffix == ".safetensors":
+        if file_type is FileType.SAFETENSORS:
             return _read_safetensors(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # damaged bytes raise many kinds of errors in the readers
-        # torch's own message is not repeated: it recommends loading the file without protection.
-        if isinstance(error, pickle.UnpicklingError) and (code := re.search(r"GLOBAL (\S+)", str(error))):
-            raise InputError(
-                f"{path}: contains {code[1]}, which could run code, so it is not read; save the state dict alone, with "
-                "torch.save(model.state_dict(), path)"
-            ) from error
-        reason = str(error) if isinstance(error, RuntimeError) else type(error).__name__
-        raise InputError(f"{path}: not a checkpoint, or truncated ({reason}); download or save it again") from error
+        # torch's message about a name in the pickle is not repeated: it recommends loading the file unprotected.
+        raise damaged(error if isinstance(error, RuntimeError) else type(error).__name__) from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -121,6 +113,6 @@ def _header_value(header: dict[str, str], key: str, kind: type) -> Any:
     """Parse a value of the header; None if another program wrote it."""
     try:
         value = json.loads(header.get(key, "null"))
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, kind) else None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from pathlib import Path
-from urllib.parse import urlparse
 
+from d2_detr.checkpoint.file_checks import check_file
 from d2_detr.utils.download import cache_folder, download
 from d2_detr.utils.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 # Native DETR's checkpoints, trained on COCO. The file name contains the hash.
 _PUBLISHED = "https://dl.fbaipublicfiles.com/detr/detr-{}.pth"
@@ -40,7 +43,7 @@ def local_weights(name: str) -> Path:
             ImageNet weights.
 
     Raises:
-        InputError: unknown name.
+        InputError: unknown name, or the file is not a checkpoint.
         ConnectionError: the file is not cached and cannot be downloaded.
     """
     if match := _DETECTRON2_NAME.fullmatch(name):
@@ -52,23 +55,33 @@ def local_weights(name: str) -> Path:
         if name.removeprefix("detr://") not in DETR:
             raise InputError(f"{name}: no such model; choose from {', '.join('detr://' + key for key in DETR)}")
         name = DETR[name.removeprefix("detr://")]
-    url = urlparse(name)
-    if url.scheme in ("http", "https"):
-        file_name = Path(url.path).name
-        if not file_name:
-            raise InputError(f"weights {name!r}: the address does not end with a file name")
-        sha256_prefix = _hash_in_file_name(file_name)
-        # Without a hash in its name, model_final.pth may come from many addresses: each gets a folder.
-        folder = cache_folder() if sha256_prefix else cache_folder() / hashlib.sha256(name.encode()).hexdigest()[:12]
-        return download(name, folder / file_name, sha256_prefix=sha256_prefix)
+    if name.startswith(("http://", "https://")):
+        return _download(name)
     if "://" in name:
         raise InputError(f"weights {name!r}: unknown name; give a path, an https address, or a name such as detr://r50")
+    if "?" in name:
+        raise InputError(f"weights {name!r}: a path with a question mark, which Detectron2 cuts off; rename it")
     return Path(name)
 
 
 def is_imagenet_weights(name: str) -> bool:
     """Return whether `name` stands for a backbone trained on ImageNet."""
     return bool(_DETECTRON2_NAME.fullmatch(name)) or name in IMAGENET.values()
+
+
+def _download(url: str) -> Path:
+    path = re.split("[?#]", url, maxsplit=1)[0].partition("://")[2].partition("/")[2]
+    file_name = path.rpartition("/")[2]
+    if file_name in ("", ".", ".."):
+        raise InputError(f"weights {url!r}: the address does not end with a file name")
+    sha256_prefix = _hash_in_file_name(file_name)
+    if sha256_prefix:
+        return download(url, cache_folder() / file_name, sha256_prefix=sha256_prefix)
+    if not url.startswith("https:"):
+        logger.warning("%s: neither https nor a hash in the file name protects this file from changes", url)
+    # Without a hash in its name, model_final.pth may come from many addresses: each gets a folder.
+    folder = cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:12]
+    return download(url, folder / file_name, check=check_file)
 
 
 def _hash_in_file_name(file_name: str) -> str:

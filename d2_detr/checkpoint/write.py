@@ -6,13 +6,12 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from d2_detr.checkpoint import hugging_face
 from d2_detr.checkpoint.architecture import infer_architecture
 from d2_detr.checkpoint.layouts import Format, StateDict, to_canonical
 from d2_detr.checkpoint.metadata import Metadata
-from d2_detr.utils.files import atomic_write
+from d2_detr.checkpoint.save import save_safetensors, save_torch
 
 DEFAULT_HEADS = 8  # attention heads of every published DETR
 
@@ -46,8 +45,7 @@ def write_checkpoint(path: str | Path, state_dict: StateDict, format: Format, me
     extra: dict[str, object] = {"label_map": metadata.label_map.to_dict()} if metadata.label_map else {}
     extra |= {"config": metadata.config} if metadata.config else {}
     extra |= {"threshold": metadata.threshold} if metadata.threshold is not None else {}
-    with atomic_write(path) as temporary:
-        if path.suffix == ".safetensors":
-            save_file(state_dict, temporary, metadata={key: json.dumps(value) for key, value in extra.items()})
-        else:
-            torch.save({"model": state_dict} | extra, temporary)
+    if path.suffix == ".safetensors":
+        save_safetensors(state_dict, path, {key: json.dumps(value) for key, value in extra.items()})
+    else:
+        save_torch({"model": state_dict} | extra, path)

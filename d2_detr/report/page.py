@@ -123,7 +123,8 @@ def save_report(report: Report, path: Path) -> None:
         min_useful_f1=MIN_USEFUL_F1,
     )
     with atomic_write(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        # A file name that is not UTF-8 has characters that cannot be written.
+        temporary.write_text(page, encoding="utf-8", errors="replace")
 
 
 def _format_cell(value: object) -> str:

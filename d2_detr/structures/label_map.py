@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -70,16 +70,20 @@ class LabelMap:
         return {"ids": list(self.ids), "names": list(self.names)}
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, list[Any]]) -> LabelMap:
+    def from_dict(cls, content: object) -> LabelMap:
         """Parse the result of `to_dict`.
 
         Raises:
             InputError: not a label map.
         """
-        try:
-            return cls(tuple(int(i) for i in content["ids"]), tuple(str(name) for name in content["names"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"label_map of the checkpoint: expected lists `ids` and `names` ({error})") from error
+        ids, names = (content.get(key) if isinstance(content, Mapping) else None for key in ("ids", "names"))
+        if not _is_list(ids, int) or not _is_list(names, str):
+            raise InputError("label_map of the checkpoint: expected lists `ids` of whole numbers and `names` of text")
+        return cls(tuple(ids), tuple(names))
+
+
+def _is_list(value: object, kind: type) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, list | tuple) and all(type(entry) is kind for entry in value)
 
 
 @cache

@@ -19,6 +19,13 @@ class Interrupted(KeyboardInterrupt):
         self.signal = signal
 
 
+def one_line(error: object, limit: int = 300) -> str:
+    """Return the message of another library's error as a part of ours: one line, shortened, of printable characters."""
+    text = " ".join(str(error).split())
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
 @contextmanager
 def error_context(where: object) -> Iterator[None]:
     """Prefix the message of an InputError with a place, such as the name of a file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -64,7 +65,7 @@ def svg(figure: Figure, label: str) -> str:
     figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = buffer.getvalue()
     element = text[text.index("<svg") :].replace(INK, "currentColor")
-    return element.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    return element.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
 
 
 def show_in_windows(paths: Sequence[Path]) -> None:
@@ -89,6 +90,8 @@ def show_in_windows(paths: Sequence[Path]) -> None:
 def literal(text: str) -> str:
     """Escape a name that matplotlib would interpret.
 
-    It would typeset text between two $ as a formula, and leave a name that begins with _ out of a legend.
+    It would typeset text between two $ as a formula, leave a name that begins with _ out of a legend, and fail at
+    characters without a glyph, such as those of a file name that is not UTF-8.
     """
-    return f"{' ' * text.startswith('_')}{text}".replace("$", r"\$")
+    printable = "".join(character if character.isprintable() else "?" for character in text)
+    return f"{' ' * text.startswith('_')}{printable}".replace("$", r"\$")

@@ -104,6 +104,32 @@ def test_head_without_a_class_is_refused():
         read(2, first_class_id=1)
 
 
+@pytest.mark.parametrize("format", [Format.NATIVE, Format.HUGGING_FACE])
+@pytest.mark.parametrize("ids", [(-1, 0), (1, 9), (0, 10**9)], ids=["negative", "beyond", "huge"])
+def test_ids_without_a_row_are_refused(format, ids):
+    with pytest.raises(InputError, match=rf"label map: category ids from {ids[0]} to {ids[1]}, but .* 0 to 8"):
+        read(10, format, label_map=LabelMap(ids))
+
+
+@pytest.mark.parametrize("format", [Format.PLUGIN, Format.WRAPPER])
+def test_a_label_map_of_another_length_is_refused(format):
+    with pytest.raises(InputError, match="label map: 2 classes, but the class head has 9 classes"):
+        read(10, format, label_map=LabelMap((0, 1)))
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias"), [((3, 4), (2,)), ((3,), (3,)), ((1, 4), (1,)), ((0, 4), (0,)), ((3, 4), ())], ids=str
+)
+def test_a_head_of_other_shapes_is_refused(weight, bias):
+    with pytest.raises(InputError, match="class head: weight and bias have the shapes"):
+        read_head(torch.zeros(weight), torch.zeros(bias), Format.PLUGIN)
+
+
+def test_no_class_to_keep_is_refused():
+    with pytest.raises(InputError, match="no class to keep"):
+        ClassHead(torch.ones(3, 2), torch.ones(3), LabelMap((0, 1), ("a", "b"))).keep([])
+
+
 def test_note_counts_the_kept_rows():
     bias = torch.zeros(92)
     assert "81 of 92 rows kept, 80 classes" in read_head(bias[:, None], bias, Format.NATIVE)[1]

@@ -324,3 +324,14 @@ def test_missing_projection_and_duplicate_tensor_are_refused():
 def test_ambiguous_head_is_refused_with_the_remedy():
     with pytest.raises(InputError, match=r"3 rows has 2 classes .* or 1 class .*--first-class-id 0 or 1"):
         convert(state(rows=3), Format.PLUGIN)
+
+
+@pytest.mark.parametrize("to", [Format.NATIVE, Format.HUGGING_FACE], ids=lambda format: format.value)
+@pytest.mark.parametrize("ids", [(-1, 5), (-2, -1), (3, 10**9)], ids=["one_negative", "negative", "huge"])
+def test_ids_that_cannot_be_rows_are_replaced(to, ids):
+    source = state(Format.PLUGIN, rows=3)
+    converted, report = convert(source, to, label_map=LabelMap(ids, ("a", "b")))
+    assert torch.equal(head(converted), head(source)), "object classes stay apart from no-object"
+    if to is Format.NATIVE:
+        assert report.label_map == LabelMap((0, 1), ("a", "b"))
+        assert any(f"category ids {ids[0]} to {ids[1]} replaced by ids from 0" in note for note in report.notes)

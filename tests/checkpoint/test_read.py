@@ -1,7 +1,10 @@
 """Reading of checkpoint files, none of which can run code."""
 
 import argparse
+import io
 import pickle
+import tarfile
+import zipfile
 
 import pytest
 import torch
@@ -116,6 +119,151 @@ def test_hostile_file_runs_code_if_loaded_unprotected(tmp_path, marker):
     assert marker.exists()
 
 
+@pytest.mark.parametrize("name", ["detr.pth", "detr.tar", "detr.bin"])
+def test_tar_files_of_old_torch_are_refused_unpacked(tmp_path, marker, name):
+    path = tmp_path / name
+    with tarfile.open(path, "w") as file:
+        for member in ("sys_info", "pickle", "storages", "tensors"):
+            content = pickle.dumps(Hostile(marker), 2)
+            info = tarfile.TarInfo(member)
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+    with pytest.raises(InputError, match=rf"{name}: not a checkpoint"):
+        read_checkpoint(path)
+    assert not marker.exists()
+
+
+def test_a_checkpoint_in_a_zip_file_is_refused_unpacked(tmp_path, marker):
+    write_zip(Hostile(marker), tmp_path / "inner.pth")
+    with zipfile.ZipFile(tmp_path / "outer.pth", "w") as file:
+        file.write(tmp_path / "inner.pth", "archive/inner.pth")
+    with pytest.raises(InputError, match=r"outer\.pth: not a checkpoint"):
+        read_checkpoint(tmp_path / "outer.pth")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
+def test_code_in_the_optimizer_state_is_refused(tmp_path, marker, write):
+    write({"model": STATE_DICT, "optimizer": {"state": [Hostile(marker)]}}, tmp_path / "model_final.pth")
+    with pytest.raises(InputError, match="could run code"):
+        read_checkpoint(tmp_path / "model_final.pth")
+    assert not marker.exists()
+
+
+# ---- files that would fill the memory
+
+
+class Call:
+    """Calls a function when it is unpickled."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+def claimed(num_elements, device="cpu"):
+    """A tensor of many elements which has memory for one, or none."""
+    return torch.zeros((), device=device).expand(num_elements)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"a": claimed(10**12)}, r"1,000,000,000,000 elements, expected at most 500,000,000"),
+        ({f"a{i}": claimed(10**8) for i in range(6)}, r"600,000,000 elements"),
+        ({"a": claimed(10**6, "meta")}, "contains torch._utils._rebuild_meta_tensor_no_storage"),
+        ({"a": torch.zeros(3).to_sparse()}, "contains torch._utils._rebuild_sparse_tensor"),
+        ({"a": Call(bytearray, 10**12)}, "contains __builtin__.bytearray"),
+        ({"a": Call(torch._utils._rebuild_device_tensor_from_cpu_tensor, claimed(10**12), torch.float64, "cpu", False)},
+         "contains torch._utils._rebuild_device_tensor_from_cpu_tensor"),
+        ([[] for _ in range(1_000_000)], "its pickle has more than 1,000,000 operations"),
+    ],
+    ids=["strides_0", "many", "meta", "sparse", "bytearray", "copy", "lists"],
+)  # fmt: skip
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
+def test_a_small_file_cannot_fill_the_memory(tmp_path, write, content, reason):
+    write(content, tmp_path / "detr.pth")
+    with pytest.raises(InputError, match=reason) as error:
+        read_checkpoint(tmp_path / "detr.pth")
+    assert str(error.value).startswith(f"{tmp_path}/detr.pth: ")
+
+
+def repacked(path, method=zipfile.ZIP_STORED, change=lambda name, data: data):
+    """Rewrite the members of a zip file with another compression or other content, and checksums that match."""
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w", method) as file:
+        for name, data in members.items():
+            file.writestr(name, change(name, data))
+
+
+def test_a_large_description_of_the_tensors_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("d2_detr.checkpoint.file_checks.MAX_HEADER_BYTES", 100)
+    write_zip(STATE_DICT, tmp_path / "detr.pth")
+    save_file(STATE_DICT, tmp_path / "detr.safetensors")
+    for name, reason in (("detr.pth", r"data\.pkl is larger than 100 bytes"), ("detr.safetensors", "header has")):
+        with pytest.raises(InputError, match=reason):
+            read_checkpoint(tmp_path / name)
+
+
+def test_a_zip_file_of_too_many_members_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("d2_detr.utils.archives.MAX_MEMBERS", 2)
+    write_zip(STATE_DICT, tmp_path / "detr.pth")
+    with pytest.raises(InputError, match="files in the archive, expected at most 2"):
+        read_checkpoint(tmp_path / "detr.pth")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_compressed_zip_file_is_refused_unpacked(tmp_path, method):
+    path = tmp_path / "detr.pth"
+    write_zip({"a": torch.zeros(1_000_000)}, path)
+    repacked(path, method)
+    assert path.stat().st_size < 50_000
+    with pytest.raises(InputError, match=r"detr\.pth: not a checkpoint.*in the archive is not stored"):
+        read_checkpoint(path)
+
+
+def test_an_encrypted_zip_file_is_refused(tmp_path):
+    write_zip(STATE_DICT, tmp_path / "detr.pth")
+    content = (tmp_path / "detr.pth").read_bytes()
+    flags = content.index(b"PK\x01\x02") + 8  # of the first member in the directory
+    (tmp_path / "detr.pth").write_bytes(content[:flags] + b"\x01" + content[flags + 1 :])
+    with pytest.raises(InputError, match="is encrypted"):
+        read_checkpoint(tmp_path / "detr.pth")
+
+
+def test_a_tensor_is_not_read_beyond_its_data(tmp_path):
+    path = tmp_path / "detr.pth"
+    write_zip({"a": torch.arange(200.0)}, path)
+    size = b"K" + bytes([200])  # of the storage and the tensor
+    repacked(path, change=lambda name, data: data.replace(size, b"M\xff\xff") if name.endswith("data.pkl") else data)
+    with pytest.raises(InputError, match="not a checkpoint, or truncated"):
+        read_checkpoint(path)
+
+
+# ---- damaged files
+
+
+def test_a_changed_bit_in_a_zip_file_is_found(tmp_path):
+    write_zip({"a": torch.arange(1000.0)}, tmp_path / "detr.pth")
+    content = bytearray((tmp_path / "detr.pth").read_bytes())
+    content[content.index(torch.arange(500.0, 510).numpy().tobytes())] ^= 1
+    (tmp_path / "detr.pth").write_bytes(content)
+    with pytest.raises(InputError, match=r"data/0 does not match its checksum"):
+        read_checkpoint(tmp_path / "detr.pth")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_tensor_that_is_not_finite_is_named(tmp_path, value, dtype):
+    weights = {"first": torch.zeros(3, dtype=dtype), "second": torch.tensor([1, value, 2], dtype=dtype)}
+    write_zip({"model": weights}, tmp_path / "detr.pth")
+    with pytest.raises(InputError, match=r"detr\.pth: second has values that are not finite"):
+        read_checkpoint(tmp_path / "detr.pth")
+
+
 # ---- errors
 
 
@@ -176,6 +324,26 @@ def test_pickle_is_refused_unread_with_the_remedy(tmp_path):
     (tmp_path / "R-50.pkl").write_bytes(b"not even a pickle")
     with pytest.raises(InputError, match=r"R-50\.pkl: a pickle can run code.*\.pth or \.safetensors"):
         read_checkpoint(tmp_path / "R-50.pkl")
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float8_e5m2])
+def test_a_tensor_of_another_type_is_named(tmp_path, dtype):
+    torch.save({"model": {"a": torch.zeros(1, dtype=dtype)}}, tmp_path / "detr.pth")
+    with pytest.raises(InputError, match=rf"detr\.pth: a has the type {dtype}; save the weights as torch\.float32"):
+        read_checkpoint(tmp_path / "detr.pth")
+
+
+def test_a_name_that_is_not_text_is_shown(tmp_path):
+    torch.save({"model": {7: torch.zeros(1)}}, tmp_path / "detr.pth")
+    with pytest.raises(InputError, match=r"detr\.pth: the state dict has the name 7, expected text"):
+        read_checkpoint(tmp_path / "detr.pth")
+
+
+@pytest.mark.parametrize("name", ["detr.pth", "detr"])
+@pytest.mark.parametrize("save", [torch.save, save_file], ids=["torch", "safetensors"])
+def test_the_content_decides_how_a_file_is_read(tmp_path, name, save):
+    save(STATE_DICT, tmp_path / name)
+    assert_is_the_state_dict(read_checkpoint(tmp_path / name).state_dict)
 
 
 def test_state_dict_entry_other_than_a_tensor_is_named(tmp_path):

@@ -1,14 +1,24 @@
 """Names and URLs of weights."""
 
 import hashlib
+import io
+import logging
 from pathlib import Path
 
 import pytest
+import torch
 
 from d2_detr.checkpoint import weights
 from d2_detr.checkpoint.weights import local_weights
 from d2_detr.utils.errors import InputError
 from tests.utils.loopback import serve
+
+
+def checkpoint(value):
+    file = io.BytesIO()
+    torch.save({"a": torch.tensor(value)}, file)
+    return file.getvalue()
+
 
 CONTENT = b"weights"
 HASH = hashlib.sha256(CONTENT).hexdigest()[:8]
@@ -25,7 +35,7 @@ def downloads(monkeypatch):
     """Replace downloads by a record of them: (url, path, hash)."""
     calls = []
 
-    def download(url, path, *, sha256_prefix=""):
+    def download(url, path, *, sha256_prefix="", check=None):
         calls.append((url, path, sha256_prefix))
         return path
 
@@ -74,8 +84,12 @@ def test_published_names_mean_urls_with_hashes(downloads, cache, name, file_name
         ("detectron2://ImageNetPretrained/MSRA/R-50.pkl", "unknown name"),
         ("s3://bucket/detr.pth", "unknown name"),
         ("https://example.com/", "file name"),
+        ("https://example.com", "file name"),
+        ("https://example.com/a/..", "file name"),
+        ("https://example.com/?a/b.pth", "file name"),
+        ("runs/what?/model.pth", "question mark"),
     ],
-    ids=["no_model", "depth", "other_weights", "scheme", "no_file"],
+    ids=["no_model", "depth", "other_weights", "scheme", "no_file", "host", "parent", "query", "question_mark"],
 )
 def test_unknown_name_is_refused_by_name(downloads, name, reason):
     with pytest.raises(InputError, match=reason) as error:
@@ -120,7 +134,33 @@ def test_file_with_another_hash_is_not_kept(cache):
 
 
 def test_same_file_name_at_two_urls_is_two_files():
-    with serve(b"first") as first, serve(b"second") as second:
+    contents = [checkpoint(value) for value in (1, 2)]
+    with serve(contents[0]) as first, serve(contents[1]) as second:
         paths = [local_weights(server.url("run/model_final.pth")) for server in (first, second, first)]
-    assert [path.read_bytes() for path in paths] == [b"first", b"second", b"first"]
+    assert [path.read_bytes() for path in paths] == [*contents, contents[0]]
     assert {path.name for path in paths} == {"model_final.pth"} and len(first.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"<!doctype html><title>Sign in</title>", "it is a web page"),
+        (b'{"message": "Not Found"}', "unknown content"),
+        (checkpoint(1)[:-200], "truncated"),
+        (checkpoint(1).replace(b"data", b"DATA", 1), "truncated"),
+    ],
+    ids=["web_page", "json", "truncated", "changed"],
+)
+def test_without_a_hash_only_a_checkpoint_is_kept(cache, content, reason):
+    with serve(content) as server, pytest.raises(InputError, match=f"{reason}.*the file was removed"):
+        local_weights(server.url("model.pth"))
+    assert [path.suffix for path in cache.rglob("*") if path.is_file()] == [".lock"]
+
+
+def test_a_file_that_nothing_protects_is_warned_about(caplog):
+    content = checkpoint(1)
+    with serve(content) as server, caplog.at_level(logging.WARNING):
+        local_weights(server.url(f"detr-{hashlib.sha256(content).hexdigest()[:8]}.pth"))
+        assert not caplog.records
+        local_weights(server.url("model.pth"))
+    assert "neither https nor a hash" in caplog.text

@@ -509,7 +509,7 @@ def test_errors_explain_missing_and_incomplete_checkpoints(save, tmp_path):
 def test_the_error_names_an_unknown_key_of_the_stored_config(save):
     path, _, cfg = save()
     update_checkpoint(path, config=cfg.dump().replace("NHEADS: 4", "NHEADS: 4\n    FUTURE_KEY: 3"))
-    with pytest.raises(InputError, match=r"model\.pth: config of the checkpoint, .*MODEL.DETR.FUTURE_KEY"):
+    with pytest.raises(InputError, match=r"model\.pth: config of the checkpoint: .*MODEL.DETR.FUTURE_KEY"):
         Predictor(path)
 
 

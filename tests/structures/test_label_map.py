@@ -14,9 +14,17 @@ EMBEDDED = Path(d2_detr.__file__).with_name("_embedded") / "detectron2" / "data"
 
 @pytest.mark.parametrize(
     "content",
-    [{"ids": [1]}, {"ids": [1], "names": ["a", "b"]}, {"ids": ["x"], "names": []}, [1], {"ids": [1, 1], "names": []}],
-    ids=["names_missing", "unequal_lengths", "id_not_a_number", "a_list", "duplicate_ids"],
-)
+    [
+        {"ids": [1]}, {"ids": [1], "names": ["a", "b"]}, {"ids": ["x"], "names": []}, [1], {"ids": [1, 1], "names": []},
+        None, "ids", {"ids": [[1]], "names": ["a"]}, {"ids": {1: 2}, "names": ["a"]}, {"ids": [True], "names": ["a"]},
+        {"ids": [float("inf")], "names": ["a"]}, {"ids": [1.5], "names": ["a"]}, {"ids": [1], "names": "a"},
+        {"ids": [1], "names": [None]},
+    ],
+    ids=[
+        "names_missing", "unequal_lengths", "id_not_a_number", "a_list", "duplicate_ids", "none", "text", "nested_ids",
+        "ids_in_dict", "bool", "infinite", "fraction", "names_are_text", "name_is_none",
+    ],
+)  # fmt: skip
 def test_malformed_label_map_is_refused(content):
     with pytest.raises(InputError, match="label.map"):
         LabelMap.from_dict(content)

@@ -24,6 +24,10 @@ class Server(ThreadingHTTPServer):
         self.max_bytes: int | None = None  # close the connection after this many bytes
         self.pause = 0.0  # seconds before the response
         self.stall = False  # stay silent with the connection open instead
+        self.headers: dict[str, str] = {}  # sent with the content, such as ETag, or instead of those of this server
+        self.honors_if_range = True
+        self.shift = 0  # a range begins so many bytes later than was asked for
+        self.status: int | None = None  # instead of the right one
         self.requests: list[str | None] = []
         self.released = threading.Event()
 
@@ -38,7 +42,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server, byte_range = self.server, self.headers.get("Range")
         server.requests.append(byte_range)
-        start = int(byte_range.removeprefix("bytes=").rstrip("-")) if byte_range and server.ranges else 0
+        version = self.headers.get("If-Range")
+        is_same = not server.honors_if_range or version in (None, *server.headers.values())
+        start = int(byte_range.removeprefix("bytes=").rstrip("-")) if byte_range and server.ranges and is_same else 0
         server.released.wait(server.pause)
         if self.path.startswith("/missing"):
             return self.send_error(404)
@@ -48,10 +54,15 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_header("Content-Range", f"bytes */{len(server.content)}")
             self.send_header("Content-Length", "0")
             return self.end_headers()
+        is_range = bool(start)
+        start += server.shift if is_range else 0
         body = server.content[start:]
-        self.send_response(206 if start else 200)
-        self.send_header(*("Transfer-Encoding", "chunked") if server.chunked else ("Content-Length", str(len(body))))
-        self.send_header("Connection", "close")
+        headers = {"Transfer-Encoding": "chunked"} if server.chunked else {"Content-Length": str(len(body))}
+        if is_range or server.status == 206:
+            headers["Content-Range"] = f"bytes {start}-{len(server.content) - 1}/{len(server.content)}"
+        self.send_response(server.status or (206 if is_range else 200))
+        for header in ({"Connection": "close"} | headers | server.headers).items():
+            self.send_header(*header)
         self.end_headers()
         sent = body if server.max_bytes is None else body[: server.max_bytes]
         self.wfile.write(b"%x\r\n%s\r\n" % (len(sent), sent) if server.chunked else sent)

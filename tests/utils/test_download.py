@@ -3,11 +3,14 @@
 import hashlib
 import socket
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from email.message import Message
+from functools import partial
 
 import pytest
 
-from d2_detr.utils.download import cache_folder, download, file_sha256
+from d2_detr.utils.download import _Redirects, cache_folder, download, file_sha256
 from d2_detr.utils.errors import InputError
 from tests.utils.loopback import serve
 
@@ -150,6 +153,121 @@ def test_broken_connection_error_counts_received_bytes(server, path):
     server.max_bytes = HALF
     with pytest.raises(ConnectionError, match=f"{HALF} of {len(CONTENT)} bytes"):
         download(server.url(), path)
+
+
+# ---- a part is never continued with another file
+
+
+@pytest.mark.parametrize("headers", [{"ETag": '"1"'}, {"Last-Modified": "Sun, 01 Nov 2026 00:00:00 GMT"}], ids=str)
+def test_without_a_hash_a_part_of_the_same_version_is_continued(server, path, headers):
+    server.headers, server.max_bytes = headers, HALF
+    with pytest.raises(ConnectionError):
+        download(server.url(), path)
+    server.max_bytes = None
+    assert download(server.url(), path).read_bytes() == CONTENT
+    assert server.requests == [None, f"bytes={HALF}-"] and list(path.parent.glob("*.part*")) == []
+
+
+@pytest.mark.parametrize("honors_if_range", [True, False])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [({"ETag": '"1"'}, {"ETag": '"2"'}), ({"Last-Modified": "Sun"}, {"Last-Modified": "Mon"}), ({}, {}),
+     ({"ETag": 'W/"1"'}, {"ETag": 'W/"1"'})],
+    ids=["etag", "date", "unknown", "weak_etag"],
+)  # fmt: skip
+def test_a_part_of_a_file_that_has_changed_is_discarded(server, path, before, after, honors_if_range):
+    server.headers, server.max_bytes = before, HALF
+    with pytest.raises(ConnectionError):
+        download(server.url(), path)
+    server.content, server.headers, server.max_bytes = CONTENT[::-1], after, None
+    server.honors_if_range = honors_if_range
+    assert download(server.url(), path).read_bytes() == CONTENT[::-1]
+
+
+@pytest.mark.parametrize("shift", [-HALF, -1, 1])
+def test_a_range_that_begins_elsewhere_is_discarded(server, path, half_downloaded, shift):
+    server.shift = shift
+    assert download(server.url(), path, sha256_prefix=SHA256).read_bytes() == CONTENT
+    assert server.requests == [f"bytes={HALF}-", None]
+
+
+def test_a_range_that_was_not_asked_for_is_an_error(server, path):
+    server.status = 206
+    with pytest.raises(ConnectionError, match="status 206"):
+        download(server.url(), path)
+
+
+# ---- what servers and addresses should not be
+
+
+@pytest.mark.parametrize("length", ["abc", "-1", "1e9", "9" * 40])
+def test_an_invalid_length_is_an_error(server, path, length):
+    server.headers = {"Content-Length": length}
+    with pytest.raises(ConnectionError, match="Content-Length"):
+        download(server.url(), path)
+
+
+@pytest.mark.parametrize("header", ["Transfer-Encoding", "Content-Encoding"])
+def test_an_encoding_that_was_not_asked_for_is_an_error(server, path, header):
+    server.headers = {header: "gzip"}
+    with pytest.raises(ConnectionError, match=f"{header} 'gzip'"):
+        download(server.url(), path)
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length_known", "length_unknown"])
+def test_a_file_without_end_is_given_up(server, path, monkeypatch, chunked):
+    monkeypatch.setattr("d2_detr.utils.download.MAX_BYTES", HALF)
+    server.chunked = chunked
+    with pytest.raises(ConnectionError, match=f"at most {HALF}|more than {HALF}"):
+        download(server.url(), path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("target", ["ftp://127.0.0.1/file", "file:///etc/hosts", "javascript:alert(1)"])
+def test_a_redirection_out_of_the_web_is_an_error(server, path, target):
+    server.status, server.headers = 302, {"Location": target}
+    with pytest.raises(ConnectionError, match="cannot download"):
+        download(server.url(), path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(("target", "is_followed"), [("https://b.org/x", True), ("http://b.org/x", False)])
+def test_https_is_not_given_up_by_a_redirection(target, is_followed):
+    request = urllib.request.Request("https://a.org/x")
+    redirect = partial(_Redirects().redirect_request, request, None, 302, "Found", Message(), target)
+    if is_followed:
+        assert redirect().full_url == target
+    else:
+        with pytest.raises(ConnectionError, match="not safe"):
+            redirect()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://[::1/x", "http://a.org:port/x", "http://a.org:99999/x", "http:///x", "https://", "file:///etc/hosts",
+     "http://a.org/größe.pth", "http://a.org/a b", "http://a.org/a\nHost: b", "http://größe.org/a"],
+)  # fmt: skip
+def test_an_invalid_address_is_an_input_error(path, url):
+    with pytest.raises(InputError) as error:
+        download(url, path)
+    assert not path.parent.exists() and str(error.value)
+
+
+def test_a_file_that_fails_its_check_is_not_kept(server, path):
+    def refuse(part):
+        raise InputError("not a checkpoint")
+
+    with pytest.raises(InputError, match=rf"{server.url()}: not a checkpoint; the file was removed"):
+        download(server.url(), path, check=refuse)
+    assert not path.exists() and list(path.parent.glob("*.part*")) == []
+
+
+def test_a_full_disk_names_the_file(server, path, monkeypatch):
+    path.parent.mkdir(parents=True)
+    part_of(path).symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as error:
+        download(server.url(), path)
+    assert error.value.filename == str(part_of(path)) and not isinstance(error.value, ConnectionError)
 
 
 def test_file_sha256_is_that_of_the_content(tmp_path):

@@ -13,8 +13,6 @@ import logging
 import os
 import shutil
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,6 +25,7 @@ from d2_detr.data.datasets.synthetic import draw_dataset
 from d2_detr.data.formats.coco import read_coco
 from d2_detr.data.formats.via import VIA_FILE, parse_via, via_to_coco
 from d2_detr.structures.records import Record
+from d2_detr.utils.archives import open_zip
 from d2_detr.utils.command_line import command
 from d2_detr.utils.download import cache_folder, download, file_sha256
 from d2_detr.utils.errors import InputError
@@ -40,6 +39,7 @@ SPLITS = ("train", "val")
 NAMES = ("balloon", "balloon_drawn")
 DATASETS = [f"{name}_{split}{suffix}" for name in NAMES for split in SPLITS for suffix in ("", PANOPTIC_SUFFIX)]
 CONTIGUOUS_IDS = {1: 0}  # via_to_coco numbers from 1
+MAX_BYTES = 200_000_000  # of the unpacked archive, which has 40 MB
 NUM_DRAWN = {"train": 2000, "val": 100}
 
 
@@ -174,20 +174,21 @@ def _copy(source: Path, folder: Path) -> None:
                 f"{source / split / VIA_FILE} not found; give the unpacked balloon dataset, with train/ and val/"
             )
         _to_coco(source / split)  # raises before anything is copied
-        shutil.copytree(source / split, folder / split, copy_function=shutil.copyfile)
-        (folder / split).chmod(0o755)
+        for path in sorted((source / split).rglob("*")):
+            target = folder / path.relative_to(source)
+            if path.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)  # not the permissions, which may not allow to change the copy
 
 
 def _unpack(archive: Path, folder: Path) -> None:
+    """Write the files of the manifest, whatever else is in the archive, and verify each."""
     wanted = set(read_json(MANIFEST))
-    try:
-        with zipfile.ZipFile(archive) as packed:
-            for member in packed.infolist():
-                name = member.filename.removeprefix("balloon/")
-                if name in wanted:
-                    (folder / name).parent.mkdir(exist_ok=True)
-                    with packed.open(member) as source, (folder / name).open("wb") as target:
-                        shutil.copyfileobj(source, target)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise InputError(f"not a complete zip file ({error})") from error
+    with open_zip(archive, max_bytes=MAX_BYTES) as packed:
+        for member in packed.infolist():
+            name = member.filename.removeprefix("balloon/")
+            if name in wanted:
+                (folder / name).parent.mkdir(exist_ok=True)
+                with packed.open(member) as source, (folder / name).open("wb") as target:
+                    shutil.copyfileobj(source, target)
     verify(folder)

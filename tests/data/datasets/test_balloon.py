@@ -207,6 +207,62 @@ def test_a_wrong_archive_is_removed_and_downloaded_again(folder, source, packed,
     assert_complete(folder, source)
 
 
+def with_flags(archive, offset, value):
+    """The archive with two bytes of the first member's header, and of its entry in the directory, changed."""
+    for start, skip in ((archive.index(b"PK\x03\x04"), 0), (archive.index(b"PK\x01\x02"), 2)):
+        position = start + offset + skip
+        archive = archive[:position] + value + archive[position + 2 :]
+    return archive
+
+
+def with_link(archive):
+    """The archive with a symbolic link in place of a file."""
+    result = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(result, "w") as new:
+        for member in old.infolist():
+            is_link = member.filename == "balloon/val/balloons_00001.jpg"
+            if is_link:
+                member.create_system, member.external_attr = 3, 0o120777 << 16
+            new.writestr(member, b"/etc/hosts" if is_link else old.read(member))
+    return result.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda archive: with_flags(archive, 6, b"\x01\x00"), "is encrypted"),
+        (lambda archive: with_flags(archive, 8, b"\x62\x00"), "compressed by another method"),
+        (lambda archive: with_flags(archive, 8, b"\x0c\x00"), "compressed by another method"),
+        (with_link, r"1 of 7 files.*val/balloons_00001\.jpg"),
+    ],
+    ids=["encrypted", "unknown_method", "bzip2", "symbolic_link"],
+)
+def test_an_archive_that_cannot_be_unpacked_is_removed(folder, source, packed, tmp_path, damage, reason):
+    packed.content, valid = damage(packed.content), packed.content
+    with pytest.raises(InputError, match=f"{reason}.*the archive was removed"):
+        balloon.prepare_real(folder)
+    assert list(folder.iterdir()) == [] and not list((tmp_path / "cache").glob("*.zip"))
+    packed.content = valid
+    balloon.prepare_real(folder)
+    assert_complete(folder, source)
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused_unpacked(folder, packed, monkeypatch):
+    monkeypatch.setattr(balloon, "MAX_BYTES", 1000)
+    with pytest.raises(InputError, match=r"unpacks to [\d,]+ bytes, expected at most 1,000"):
+        balloon.prepare_real(folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_copied_folders_have_the_permissions_of_the_umask(folder, source):
+    previous = os.umask(0o077)
+    try:
+        balloon.prepare_real(folder, source)
+    finally:
+        os.umask(previous)
+    assert all(path.stat().st_mode & 0o077 == 0 for path in folder.rglob("*"))
+
+
 def test_complete_dataset_is_neither_changed_nor_requested(folder, source, packed):
     shutil.copytree(source, folder)
     (folder / "train" / "mine.txt").write_text("mine")
