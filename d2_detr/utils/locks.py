@@ -21,8 +21,10 @@ def locked(folder: str | Path) -> Iterator[None]:
     """Lock a folder for the duration of the block, or until this process ends in any way.
 
     Raises:
-        InputError: another process, on this machine or on one that shares the folder, has locked it.
+        InputError: another process, on this machine or on one that shares the folder, has locked it; or it is a file.
     """
+    if Path(folder).is_file():
+        raise InputError(f"{folder}: a file, expected a folder to write to")
     path = Path(folder) / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:

@@ -45,8 +45,8 @@ def prepare_run(cfg: CfgNode, *, evaluation_only: bool = False, resume: bool = F
         FileNotFoundError, ConnectionError, InputError: something is missing or wrong.
     """
     check_config(cfg)
-    if Path(cfg.OUTPUT_DIR).is_file():
-        raise InputError(f"OUTPUT_DIR {cfg.OUTPUT_DIR}: a file, expected a folder to write to")
+    if "?" in cfg.OUTPUT_DIR:  # Detectron2's checkpointer takes what follows for a query
+        raise InputError(f"OUTPUT_DIR {cfg.OUTPUT_DIR}: a question mark cannot be part of it; give another folder")
     setup_logging(cfg.OUTPUT_DIR, tables=evaluation_only)
     if comm.is_main_process():
         remove_leftovers(cfg.OUTPUT_DIR)

@@ -41,17 +41,17 @@ def train(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
         InputError: another run uses OUTPUT_DIR, or without `resume` it contains a training; or see prepare_run.
         Interrupted: a signal has asked to stop; what was learned is saved.
     """
-    with locked(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext():
-        return _train(cfg, resume=resume)
-
-
-def _train(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
     if has_checkpoint(cfg.OUTPUT_DIR) and not resume:
         raise InputError(
             f"{cfg.OUTPUT_DIR} contains a training; continue it "
             f"({command('finetune', '--continue', '--output', cfg.OUTPUT_DIR)}), evaluate it "
             f"({command('evaluate', '--config', Path(cfg.OUTPUT_DIR) / 'config.yaml')}), or give another --output"
         )
+    with locked(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext():
+        return _train(cfg, resume=resume)
+
+
+def _train(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
     cfg, datasets = prepare_run(cfg, resume=resume)
     trainer = Trainer(cfg, datasets)
     trainer.resume_or_load(resume=resume)

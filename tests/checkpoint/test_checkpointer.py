@@ -295,8 +295,8 @@ def test_interrupted_save_keeps_the_old_files(build, tmp_path, monkeypatch, erro
     checkpointer.save("model_0000001")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
-    def save(content, path):
-        path.write_bytes(b"half a file")
+    def save(content, file):
+        file.write(b"half a file")
         raise error
 
     monkeypatch.setattr(torch, "save", save)

@@ -229,7 +229,9 @@ def test_an_error_restores_the_training_mode():
 
 
 def test_per_class_metrics_are_not_logged(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("detectron2"), "propagate", True)
+    logger = logging.getLogger("detectron2")
+    monkeypatch.setattr(logger, "handlers", [])  # of newer pytests also caplog's own
+    monkeypatch.setattr(logger, "propagate", True)
     with caplog.at_level(logging.INFO):
         print_csv_format({"bbox": {"AP": 1.0, "AP50": 2.5, "AP-cat": 3.0}, "accuracy": 0.5})
     expected = ["Task: bbox", "AP,AP50", "1.0000,2.5000", "accuracy=0.5"]

@@ -200,7 +200,7 @@ def test_the_best_model_is_saved_with_its_threshold(root, opts, tmp_path, monkey
     """The predictor uses it by default."""
     calls = []
     monkeypatch.setattr(
-        "d2_detr.engine.hooks.checkpoints.best_threshold",
+        "d2_detr.engine.hooks.best.best_threshold",
         lambda dataset, file: calls.append((dataset.name, file)) or 0.12,
     )
     run_training(root, *opts, "TEST.EVAL_PERIOD", "2", "TEST.REPORT", "False")
