@@ -21,7 +21,7 @@ from d2_detr.checkpoint.layouts import Format, StateDict, detect_format, to_cano
 from d2_detr.checkpoint.metadata import Metadata, parse_config
 from d2_detr.checkpoint.read import Checkpoint, read_checkpoint
 from d2_detr.checkpoint.write import DEFAULT_HEADS
-from d2_detr.config import config_path, load_config
+from d2_detr.config import config_path, load_config, merge_options
 from d2_detr.modeling.backbone import DEPTHS, build_torchvision_resnet_backbone
 from d2_detr.structures.label_map import LabelMap
 from d2_detr.utils.errors import InputError, error_context, one_line
@@ -84,8 +84,7 @@ def _model_config(checkpoint: Checkpoint, opts: Sequence[Any], *, to_train: bool
     if label_map:
         cfg.MODEL.DETR.NUM_CLASSES = len(label_map)
     _check_buildable(cfg)
-    with _config_errors(f"config of the checkpoint, with {' '.join(map(str, opts))}"):
-        cfg.merge_from_list(list(opts))
+    merge_options(cfg, opts)
     cfg.MODEL.WEIGHTS = checkpoint.name
     return cfg, label_map
 
