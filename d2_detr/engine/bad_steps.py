@@ -22,6 +22,31 @@ from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 Batch = Sequence[dict[str, Any]]
 
 
+class LastStep:
+    """What a model was given in the last step of a training, and what it returned."""
+
+    def __init__(self, model: nn.Module):
+        """Watch a model."""
+        self.batch: Batch = ()
+        self.losses: Mapping[str, Tensor] = {}
+        model.register_forward_pre_hook(self._keep_batch)
+        model.register_forward_hook(self._keep_losses)
+
+    def describe(self, error: Exception) -> str:
+        """Return what is not finite, and in which images."""
+        bad = [f"{name} is {loss.item()}" for name, loss in self.losses.items() if not torch.isfinite(loss)]
+        names = ", ".join(str(record["file_name"]) for record in self.batch)
+        return f"{', '.join(bad) or error} (images {names})"
+
+    def _keep_batch(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if model.training:
+            self.batch = inputs[0]
+
+    def _keep_losses(self, model: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
+        if model.training:
+            self.losses = outputs
+
+
 class NonFiniteGradientError(FloatingPointError):
     """A gradient is not finite. The parameters are those before the step."""
 
@@ -100,13 +125,6 @@ def replay(path: str | Path) -> tuple[dict[str, float], list[str]]:
     sum(losses.values()).backward()
     bad = [n for n, p in model.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()]
     return {name: loss.item() for name, loss in losses.items()}, bad
-
-
-def describe(losses: Mapping[str, Tensor], batch: Batch, error: Exception) -> str:
-    """Return what is not finite, and in which images."""
-    bad = [f"{name} is {loss.item()}" for name, loss in losses.items() if not torch.isfinite(loss)]
-    names = ", ".join(str(record["file_name"]) for record in batch)
-    return f"{', '.join(bad) or error} (images {names})"
 
 
 def _plain(record: Mapping[str, Any]) -> dict[str, Any]:

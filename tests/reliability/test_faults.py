@@ -66,7 +66,7 @@ def test_damaged_image_is_left_out_and_reported_once(build, folder, caplog, num_
     bad = images(folder)[2]
     trainer = build("DATALOADER.NUM_WORKERS", num_workers, "SOLVER.MAX_ITER", "9", after=1, do=lambda: damage(bad))
     seen = []
-    trainer.register_hooks([After(8, lambda: seen.extend(record["file_name"] for record in trainer._batch))])
+    trainer.register_hooks([After(8, lambda: seen.extend(record["file_name"] for record in trainer.last_step.batch))])
     with caplog.at_level("WARNING", "d2_detr.data.loaders"):
         trainer.train()
     [warning] = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
@@ -182,7 +182,7 @@ def test_saved_step_is_repeated_exactly(build, tmp_path):
     losses, bad = replay(tmp_path / "run" / "bad_step_0000004_0.pth")
     bad_losses = {name for name, loss in losses.items() if loss != loss}
     assert bad_losses == {"loss_bbox_0", "loss_giou_0", "loss_bbox", "loss_giou"}
-    assert losses["loss_ce"] == trainer._losses["loss_ce"].item(), "the same images, and the same dropout"
+    assert losses["loss_ce"] == trainer.last_step.losses["loss_ce"].item(), "the same images, and the same dropout"
     assert "detr.bbox_embed.layers.2.bias" in bad
 
 
