@@ -102,12 +102,13 @@ def _recognize(path: Path) -> FileType:
         if start.startswith(b"PK\x03\x04"):
             _check_zip(path)
             return FileType.ZIP
+        # The length of a header of safetensors may begin like a pickle; a pickle has no such length.
+        if start[8:9] == b"{" and (length := struct.unpack("<Q", start[:8])[0]) < path.stat().st_size:
+            _check_safetensors(path, length)
+            return FileType.SAFETENSORS
         if start.startswith(b"\x80"):
             _check_pickles(file, _NUM_LEGACY_PICKLES)
             return FileType.LEGACY
-    if start[8:9] == b"{":
-        _check_safetensors(path, struct.unpack("<Q", start[:8])[0])
-        return FileType.SAFETENSORS
     if start.lstrip().startswith(b"<"):
         raise InputError("it is a web page")
     raise InputError("it is a pointer of Git LFS" if start.startswith(b"version http") else "unknown content")

@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+from d2_detr.checkpoint.resume import has_checkpoint
 from d2_detr.data.datasets import balloon
 from d2_detr.data.datasets.catalog import datasets_folder
 from d2_detr.utils.command_line import CommandParser, command, command_argv
@@ -33,7 +34,7 @@ def main() -> None:
     config = ["--config", f"detr_compact_{name}.yaml"]
     pretrained, weights = Path("outputs/demo_balloon_drawn/model_best.pth"), output / "model_best.pth"
     initial = ["--weights", pretrained] if source != "drawn" and pretrained.is_file() else []
-    resume = ["--resume"] if (output / "last_checkpoint").is_file() else []
+    resume = ["--resume"] if has_checkpoint(output) else []
     commands: list[tuple[str, list[object]]] = [
         ("prepare-balloon", ["--source", source]),
         ("train", [*config, *resume, "--output", output, *initial]),

@@ -481,8 +481,11 @@ def test_the_model_config_is_inferred_from_tensor_shapes(tmp_path, depth, stages
         ({"batch_size": 0}, "batch size 0"),
         ({"device": "graphics"}, "device 'graphics': "),
         ({"device": "cuda:99"}, "device 'cuda:99': "),
-        ({"opts": ["MODEL.DETR.NHEAD", "4"]}, r"model\.pth: .*MODEL.DETR.NHEAD 4.*MODEL.DETR.NHEAD"),
-        ({"opts": ["MODEL.DETR.NHEADS"]}, r"model\.pth: config of the checkpoint, with MODEL.DETR.NHEADS: "),
+        (
+            {"opts": ["MODEL.DETR.NHEAD", "4"]},
+            r"model\.pth: MODEL.DETR.NHEAD: no such config key; did you mean MODEL.DETR.NHEADS",
+        ),
+        ({"opts": ["MODEL.DETR.NHEADS"]}, r"model\.pth: options MODEL.DETR.NHEADS: the last one has no value"),
     ],
     ids=["threshold", "batch_size", "device", "device_number", "key", "pairs"],
 )

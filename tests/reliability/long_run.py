@@ -2,7 +2,7 @@
 
     python tests/reliability/long_run.py OUTPUT [ITERATIONS]
 
-The images are those of `d2_detr demo`, which draws them. Writes OUTPUT/long_run.png and prints the first and the last
+The images are drawn, as those of `d2_detr demo`. Writes OUTPUT/long_run.png and prints the first and the last
 values.
 """
 
@@ -19,7 +19,8 @@ from statistics import median
 import psutil
 from matplotlib.figure import Figure
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
 from d2_detr.visualization.figures import file_style, save_png, style_axes
 
 SECONDS = 5.0  # between samples
@@ -43,12 +44,15 @@ def watch(folder: Path, iterations: int) -> list[dict[str, float]]:
     """Train, and return the samples."""
     options = f"SOLVER.MAX_ITER {iterations} SOLVER.MAX_EPOCHS 0 SOLVER.STEPS () TEST.EVAL_PERIOD 100 TEST.REPORT False"
     command = [sys.executable, "-m", "d2_detr", "train", "--config", "detr_compact_balloon_drawn.yaml"]
-    process = subprocess.Popen([*command, "--output", folder, *options.split()], cwd=Path(__file__).parents[2])
+    environment = os.environ | {"DETECTRON2_DATASETS": str(folder / "datasets"), "PYTHONPATH": str(ROOT)}
+    prepare = [*command[:3], "prepare-balloon", "--source", "drawn"]
+    subprocess.run(prepare, check=True, env=environment)
+    process = subprocess.Popen([*command, "--output", folder / "run", *options.split()], env=environment)
     watched, samples = psutil.Process(process.pid), []
     while process.poll() is None:
         time.sleep(SECONDS)
         try:
-            samples.append(sample(watched, folder))
+            samples.append(sample(watched, folder / "run"))
         except psutil.Error:  # a process has ended meanwhile
             continue
     assert process.returncode == 0
@@ -80,10 +84,10 @@ def plot(samples: list[dict[str, float]], steps: list[tuple[int, float]], path: 
 
 def main() -> None:
     """Run the training of the command line."""
-    folder, iterations = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3000
+    folder, iterations = Path(sys.argv[1]).absolute(), int(sys.argv[2]) if len(sys.argv) > 2 else 3000
     os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     samples = watch(folder, iterations)
-    steps = step_times(folder)
+    steps = step_times(folder / "run")
     plot(samples, steps, folder / "long_run.png")
     for name in PANELS.values():
         print_change(name, [s[name] for s in samples[len(samples) // 10 :]])  # without the start

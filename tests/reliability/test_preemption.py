@@ -122,7 +122,8 @@ def test_killed_process_ends_the_others_with_the_cause(drawn_balloons, tmp_path,
     assert f"error: process 1 of {num_processes} was killed by SIGKILL. The system does this if it runs out" in output
     assert "Traceback" not in output
     [failed] = re.findall(r"lost in iteration (\d+)", output)
-    assert newest_checkpoint(tmp_path).extra["iteration"] == int(failed) - 1, "the last complete step is saved"
+    last_complete = (int(failed) - 1, int(failed))  # the latter if the connection was lost after the step
+    assert newest_checkpoint(tmp_path).extra["iteration"] in last_complete
 
 
 @pytest.mark.slow
@@ -146,7 +147,7 @@ def test_second_training_in_a_folder_is_refused(drawn_balloons, tmp_path):
     process = start(tmp_path, *LONG)
     while not (tmp_path / ".lock").exists() or not (tmp_path / ".lock").read_text():
         time.sleep(0.05)
-    second = start(tmp_path, *LONG)
+    second = start(tmp_path, *LONG, resume=True)
     output = end(second, 60)
     kill(process)
     assert second.returncode == 1

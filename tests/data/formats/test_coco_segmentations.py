@@ -34,7 +34,8 @@ def test_counts_of_a_compressed_rle_are_its_run_lengths(mask):
     assert rle_counts(text).tolist() == expected.tolist()
 
 
-@given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=9))
+# pycocotools reserves 6 characters for a count, and would write beyond them for larger ones.
+@given(st.lists(st.integers(0, 2**29 - 1), min_size=1, max_size=9))
 def test_large_counts_are_decoded(counts):
     assert rle_counts(compressed(counts)).tolist() == counts
 
