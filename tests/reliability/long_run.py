@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
-from d2_detr.visualization.figures import file_style, save_png, style_axes
+from d2_detr.visualization.figures import file_style, save_png, style_axes  # noqa: E402
 
 SECONDS = 5.0  # between samples
 PANELS = {"memory (MB)": "rss", "open files": "files", "threads": "threads", "log files (MB)": "logs"}
