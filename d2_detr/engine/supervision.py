@@ -24,8 +24,10 @@ from d2_detr.utils.errors import InputError, Interrupted
 logger = logging.getLogger(__name__)
 
 TICK = 1.0  # seconds between the beats of a process, and between the checks of them
-SILENT = 45  # ticks without a beat after which a process counts as frozen; the group is ended within a minute
-GRACE = 10.0  # seconds for the others to save what they have and to end by themselves
+SILENT = 35  # ticks without a beat after which a process counts as frozen; the group is ended within a minute
+GRACE = 20.0  # seconds for the others to save what they have and to end by themselves
+# For Python's tracker of resources, which complains about what a killed process could not release.
+_QUIET = "ignore:resource_tracker"
 INTERRUPTED = 128  # plus the signal: the exit code of a process that a signal has interrupted
 
 
@@ -52,8 +54,8 @@ def run_group(target: Callable[..., None], argument_lists: Sequence[tuple[Any, .
         Interrupted: the processes have ended because of a signal.
         ProcessError: a process has raised another exception.
     """
-    # Python would complain about what a killed process could not release, after the message that says why it was.
-    sys.warnoptions.append("ignore:resource_tracker")
+    if _QUIET not in sys.warnoptions:
+        sys.warnoptions.append(_QUIET)
     context = multiprocessing.get_context("spawn")
     beats = context.Array("L", len(argument_lists), lock=False)
     members = []
@@ -84,7 +86,7 @@ def _supervise(members: Sequence[_Member], beats: Sequence[int]) -> None:
         error = error or _first_error(members) or _frozen(members, beats)
         if error and deadline == float("inf"):
             deadline = time.monotonic() + GRACE
-            if len(members) > 1:
+            if not isinstance(error, Interrupted):
                 logger.error("%s. Ending the other processes", str(error).splitlines()[0].rstrip("."))
     _end([], error or _first_error(members))
 
