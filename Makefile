@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --editable
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-warnings lint audit clean
 
 # Train a compact DETR on drawn balloons; BALLOON_DIR=path or DATA=real takes the photographs.
 demo: .venv/installed
@@ -18,6 +18,12 @@ lint: .venv/lint
 	$(BIN)/codespell
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+# Known mistakes in the code, and known vulnerabilities of what is installed, which the package index is asked for.
+audit: .venv/lint
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive d2_detr tools
+	$(BIN)/python -m pip freeze --exclude-editable > .venv/frozen.txt
+	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement .venv/frozen.txt
 
 .venv/installed: setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed; make PYTHON=python3.12")'

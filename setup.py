@@ -77,9 +77,11 @@ setup(
             "setuptools>=70.1",  # builds wheels without the wheel package
         ],
         "lint": [
+            "bandit[toml]==1.9.4",
             "codespell==2.4.3",
             "import-linter==2.17",
             "mypy==2.4.1",
+            "pip-audit==2.10.1",
             "ruff==0.17.5",
             "types-PyYAML",
             "types-tabulate",
