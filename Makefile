@@ -1,6 +1,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --editable
+TEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
+# Deprecations are errors, in every process, except two: pycocotools 2.0.11 uses numpy as before its version 2, and Python
+# 3.12 advises against forking a process that has threads; the workers that load and check images use none of them.
+WARNINGS := error::DeprecationWarning,error::PendingDeprecationWarning,error::FutureWarning,$\
+            ignore:__array__ implementation:DeprecationWarning,ignore:This process:DeprecationWarning
 
 .PHONY: demo test test-warnings lint audit clean
 
@@ -9,7 +14,11 @@ demo: .venv/installed
 	@BALLOON_DIR='$(BALLOON_DIR)' DATA='$(DATA)' $(BIN)/python tools/demo.py
 
 test: .venv/test
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
+	$(TEST)
+
+# What libraries will remove or change is an error.
+test-warnings: .venv/test
+	PYTHONWARNINGS='$(WARNINGS)' $(TEST)
 
 # Style, docstrings, spelling, the order of imports between folders, types.
 lint: .venv/lint
