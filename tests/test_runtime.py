@@ -129,7 +129,8 @@ def test_wheel_has_configs_and_embedded_subset_and_trains(drawn_balloons, tmp_pa
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path)]
+    pip = [sys.executable, "-W", "ignore", "-m", "pip"]  # what pip itself uses does not matter
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path)]
     built = subprocess.run([*build, str(source)], cwd=tmp_path, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
     (wheel,) = tmp_path.glob("*.whl")

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from d2_detr.checkpoint.storage_sizes import StorageCheck
 from d2_detr.utils.archives import open_zip
 from d2_detr.utils.errors import InputError, one_line
 
@@ -124,10 +125,10 @@ def _check_zip(path: Path) -> None:
             raise InputError(f"data.pkl is larger than {MAX_HEADER_BYTES:,} bytes")
         for member in pickles:
             with archive.open(member) as file:
-                _check_pickles(file, 1)
+                _check_pickles(file, 1, StorageCheck(archive.infolist()))
 
 
-def _check_pickles(file: IO[bytes], number: int) -> None:
+def _check_pickles(file: IO[bytes], number: int, storages: StorageCheck | None = None) -> None:
     """Go through the first pickles in a file without performing what they say."""
     num_operations = 0
     for _ in range(number):
@@ -138,6 +139,8 @@ def _check_pickles(file: IO[bytes], number: int) -> None:
                     raise InputError(f"its pickle has more than {MAX_OPERATIONS:,} operations")
                 if opcode.name == "GLOBAL":
                     _check_name(str(argument).replace(" ", "."))
+                if storages:
+                    storages.follow(opcode.name, argument)
         except InputError:
             raise
         except (ValueError, struct.error, OverflowError, MemoryError) as error:

@@ -78,7 +78,7 @@ def parse_config(text: object) -> dict[str, Any]:
     if not isinstance(text, str) or len(text) > MAX_CONFIG_CHARACTERS:
         raise InputError(f"config of the checkpoint: expected text of at most {MAX_CONFIG_CHARACTERS:,} characters")
     try:
-        config = yaml.load(text, _Loader)
+        config = yaml.load(text, _Loader)  # nosec B506  # derived from SafeLoader
     except Exception as error:  # PyYAML raises many kinds for values such as `!!bool 5` or 2024-99-99
         raise InputError(f"config of the checkpoint: not a config of this plugin ({one_line(error)})") from error
     if not isinstance(config, dict):

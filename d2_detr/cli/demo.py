@@ -49,7 +49,7 @@ def main() -> None:
 
 def _run(argv: list[str]) -> None:
     """Run a command and wait for it, also after Ctrl-C, which it receives too and needs time to react to."""
-    with subprocess.Popen(argv) as process:
+    with subprocess.Popen(argv) as process:  # nosec B603  # a list of its own arguments, no shell
         previous = signal.signal(signal.SIGINT, lambda *_: None)
         try:
             status = process.wait()

@@ -60,6 +60,8 @@ def build_test_loader(cfg: CfgNode, dataset: Dataset) -> Any:  # a TestLoader, w
     """Build the loader of a dataset, with the ground truth that the losses need."""
     mapper = _ErrorReturningMapper(DetrDatasetMapper(cfg, is_train=False, with_instances=True))
     loader = build_detection_test_loader(dataset.records, mapper=mapper, num_workers=_num_workers(cfg))
+    if loader.num_workers:
+        loader.multiprocessing_context = _context()
     return TestLoader(loader, max_bad_images=math.ceil(cfg.DATALOADER.MAX_BAD_IMAGES * len(dataset.records)))
 
 

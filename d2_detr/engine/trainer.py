@@ -177,7 +177,8 @@ class Trainer(ResumableTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         """Build the loader of one of the datasets, for scripts that evaluate it themselves."""
-        return build_test_loader(cfg, load_dataset(dataset_name, cfg.DATASETS.CUSTOM))
+        dataset = load_dataset(dataset_name, cfg.DATASETS.CUSTOM)  # nosec B615  # of this project, no download
+        return build_test_loader(cfg, dataset)
 
     def build_train_loader(self, cfg: CfgNode) -> Any:
         """Build the loader of the training images; may be overridden, also by a class method as in Detectron2."""

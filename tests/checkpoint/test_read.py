@@ -168,6 +168,10 @@ def claimed(num_elements, device="cpu"):
     return torch.zeros((), device=device).expand(num_elements)
 
 
+# Copies a tensor without a check; torch 2.4 has only the second name.
+COPY = getattr(torch._utils, "_rebuild_device_tensor_from_cpu_tensor", torch._utils._rebuild_device_tensor_from_numpy)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -176,8 +180,7 @@ def claimed(num_elements, device="cpu"):
         ({"a": claimed(10**6, "meta")}, "contains torch._utils._rebuild_meta_tensor_no_storage"),
         ({"a": torch.zeros(3).to_sparse()}, "contains torch._utils._rebuild_sparse_tensor"),
         ({"a": Call(bytearray, 10**12)}, "contains __builtin__.bytearray"),
-        ({"a": Call(torch._utils._rebuild_device_tensor_from_cpu_tensor, claimed(10**12), torch.float64, "cpu", False)},
-         "contains torch._utils._rebuild_device_tensor_from_cpu_tensor"),
+        ({"a": Call(COPY, claimed(10**12), torch.float64, "cpu", False)}, f"contains torch._utils.{COPY.__name__}"),
         ([[] for _ in range(1_000_000)], "its pickle has more than 1,000,000 operations"),
     ],
     ids=["strides_0", "many", "meta", "sparse", "bytearray", "copy", "lists"],
@@ -234,13 +237,43 @@ def test_an_encrypted_zip_file_is_refused(tmp_path):
         read_checkpoint(tmp_path / "detr.pth")
 
 
-def test_a_tensor_is_not_read_beyond_its_data(tmp_path):
+@pytest.mark.parametrize("claimed", [b"M\xff\xff", b"M\xc9\x00", b"J\xff\xff\xff\xff"], ids=["65535", "201", "-1"])
+def test_a_tensor_is_not_read_beyond_its_data(tmp_path, claimed):
     path = tmp_path / "detr.pth"
     write_zip({"a": torch.arange(200.0)}, path)
     size = b"K" + bytes([200])  # of the storage and the tensor
-    repacked(path, change=lambda name, data: data.replace(size, b"M\xff\xff") if name.endswith("data.pkl") else data)
+    repacked(path, change=lambda name, data: data.replace(size, claimed) if name.endswith("data.pkl") else data)
+    with pytest.raises(InputError, match="not a checkpoint, or truncated.*storage 0 has 800 bytes, expected"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        (b"storage", b"storagE"),
+        (b"FloatStorage", b"NorthStorage"),
+        (b"X\x01\x00\x00\x000", b"X\x01\x00\x00\x00x"),
+        (b"K\xc8t", b"K\xc8K\xc8t"),
+    ],
+    ids=["word", "type", "key", "tuple"],
+)
+def test_a_reference_to_a_storage_is_as_torch_writes_it(tmp_path, changed):
+    path = tmp_path / "detr.pth"
+    write_zip({"a": torch.arange(200.0)}, path)
+    repacked(path, change=lambda name, data: data.replace(*changed) if name.endswith("data.pkl") else data)
     with pytest.raises(InputError, match="not a checkpoint, or truncated"):
         read_checkpoint(path)
+
+
+def test_shared_and_differently_typed_storages_are_read(tmp_path):
+    base = torch.arange(6.0)
+    written = {"a": base, "b": base[2:5], "c": torch.tensor(3), "d": torch.zeros(0)}
+    written |= {
+        str(dtype): base.to(dtype) for dtype in (torch.half, torch.bfloat16, torch.double, torch.uint8, torch.bool)
+    }
+    write_zip(written, tmp_path / "detr.pth")
+    read = read_checkpoint(tmp_path / "detr.pth").state_dict
+    assert all(torch.equal(read[name], tensor) for name, tensor in written.items())
 
 
 # ---- damaged files

@@ -261,8 +261,8 @@ def test_custom_dataset_is_trained_and_evaluated_by_one_command(custom_dataset, 
     opts = options(tmp_path, SOLVER__MAX_ITER=2)
     status, output = run(tmp_path, "train_net.py", *CONFIG, "--data", custom_dataset, *opts)
     assert status == 0, output
-    for row in (r" 3 +0 +disc +\d+", r" 7 +1 +square +\d+", r" 20 +2 +triangle +\d+"):
-        assert re.search(row, output)
+    for row in (r"3 +0 +disc +\d+", r"7 +1 +square +\d+", r"20 +2 +triangle +\d+"):
+        assert re.search(rf"(?m)^ *{row}", output)
     log = (tmp_path / "log.txt").read_text()
     assert re.search(r"\| *disc *\| *[\d.]+ *\| *square", log), "AP per class"
     saved = torch.load(tmp_path / "model_final.pth", weights_only=True)

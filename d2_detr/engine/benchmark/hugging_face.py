@@ -137,7 +137,7 @@ def _convert(weights: Detr, cfg: CfgNode, same_dropout: bool) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         metadata = Metadata(num_heads=detr.NHEADS, dilation=cfg.MODEL.RESNETS.RES5_DILATION == 2)
         write_checkpoint(Path(folder), from_canonical(canonical, Format.HUGGING_FACE), Format.HUGGING_FACE, metadata)
-        return DetrForObjectDetection.from_pretrained(
+        return DetrForObjectDetection.from_pretrained(  # nosec B615  # from the folder just written
             folder,
             dtype=torch.float32,
             dropout=detr.DROPOUT,

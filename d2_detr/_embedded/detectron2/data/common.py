@@ -74,7 +74,7 @@ class _PickledList(Sequence):
 
     def __getitem__(self, idx: Any) -> Any:
         start = self._ends[idx - 1] if idx else 0
-        return pickle.loads(self._bytes[start : self._ends[idx]].numpy().data)
+        return pickle.loads(self._bytes[start : self._ends[idx]].numpy().data)  # nosec B301  # pickled above
 
 
 class ToIterableDataset(IterableDataset):
