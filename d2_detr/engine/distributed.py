@@ -88,9 +88,9 @@ def parallelize(model: nn.Module) -> nn.Module:
     on_gpu = next(model.parameters()).is_cuda
     # Convolutions of size 1, whose two memory formats are the same bytes.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    return DistributedDataParallel(
-        model, device_ids=[torch.cuda.current_device()] if on_gpu else None, broadcast_buffers=False
-    )
+    parallel = DistributedDataParallel(model, device_ids=[torch.cuda.current_device()] if on_gpu else None)
+    parallel.broadcast_buffers = False  # not the argument: its name has changed since torch 2.4
+    return parallel
 
 
 def broadcast_buffers(model: nn.Module) -> None:
