@@ -97,7 +97,6 @@ class TrainLoader:
         self._order.load_state_dict(state)
 
     def _batches(self) -> Iterator[list[Record]]:
-        handler = signal.getsignal(signal.SIGCHLD)
         batches = iter(
             DataLoader(
                 self._samples,
@@ -110,10 +109,10 @@ class TrainLoader:
                 generator=torch.Generator(),  # for the seeds of workers, not taken from the numbers of a step
             )
         )
-        if signal.getsignal(signal.SIGCHLD) != handler:
+        if getattr(signal.getsignal(signal.SIGCHLD), "__module__", "").startswith("torch."):
             # torch's handler raises an error wherever this process is, such as in the middle of an optimizer step. A
             # worker that has died is also noticed when its batch is due.
-            signal.signal(signal.SIGCHLD, handler)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
             yield from batches
         except RuntimeError as error:

@@ -7,6 +7,7 @@ import time
 import psutil
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from d2_detr.config import load_config
 from d2_detr.engine.bad_steps import replay
@@ -112,6 +113,7 @@ def test_killed_worker_ends_the_training_saved(build, tmp_path):
         for child in psutil.Process().children():
             child.kill()
 
+    list(DataLoader([0], num_workers=1))  # torch installs a handler with the first loader of a process
     trainer = build("DATALOADER.NUM_WORKERS", "2", "TEST.EVAL_PERIOD", "0", after=3, do=kill)
     with pytest.raises(InputError, match="a worker that loads images has ended.*NUM_WORKERS"):
         trainer.train()
