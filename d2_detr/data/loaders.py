@@ -33,6 +33,7 @@ Mapper = Callable[[Record], Record]
 
 ERRORS = "errors"  # key of a record: [(file name, exception), ...] of the images that it replaces
 MAX_TRIES = 10  # images that may replace each other before a loader gives up
+CHECK = 2  # seconds after which a loader that waits looks whether its workers are alive
 WORKER_GRACE = 10  # seconds that a worker has to end by itself
 
 
@@ -102,7 +103,7 @@ class TrainLoader:
                 self._samples,
                 batch_sampler=self._order.copy(),
                 num_workers=self._num_workers,
-                timeout=self._timeout if self._num_workers else 0,
+                timeout=CHECK if self._num_workers else 0,
                 collate_fn=_as_list,
                 worker_init_fn=_handle_signals,
                 multiprocessing_context=_context() if self._num_workers else None,
@@ -113,12 +114,19 @@ class TrainLoader:
             # torch's handler raises an error wherever this process is, such as in the middle of an optimizer step. A
             # worker that has died is also noticed when its batch is due.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        try:
-            yield from batches
-        except RuntimeError as error:
-            if problem := _worker_problem(str(error)):
-                raise InputError(problem) from error
-            raise
+        waited = 0.0
+        while True:
+            try:
+                batch = next(batches)
+            except RuntimeError as error:
+                waited += CHECK
+                if str(error).startswith("DataLoader timed out") and not 0 < self._timeout <= waited:
+                    continue  # no worker has died, and one may still be at work
+                if problem := _worker_problem(str(error), waited):
+                    raise InputError(problem) from error
+                raise
+            waited = 0.0
+            yield batch
 
 
 class TestLoader:
@@ -228,12 +236,12 @@ def _handle_signals(worker: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_GRACE))
 
 
-def _worker_problem(message: str) -> str:
+def _worker_problem(message: str, waited: float) -> str:
     """Explain an error of torch's DataLoader about a worker; "" for other errors."""
     if message.startswith("DataLoader timed out"):
         return (
-            f"{message} (DATALOADER.TIMEOUT): a worker does not finish its images. A network drive that does not "
-            "respond, or a machine without free memory, may be the reason"
+            f"a worker has not finished its images for {waited:g} seconds (DATALOADER.TIMEOUT). A network drive that "
+            "does not respond, or a machine without free memory, may be the reason"
         )
     if message.startswith("DataLoader worker"):
         return (

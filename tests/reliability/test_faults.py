@@ -125,7 +125,7 @@ def test_stalled_worker_ends_the_training_saved(build, tmp_path):
     trainer = build(*opts)
     mapper = trainer.data_loader._samples._mapper
     trainer.data_loader._samples._mapper = stalling(mapper)
-    with pytest.raises(InputError, match="timed out after 2.*seconds .DATALOADER.TIMEOUT.*network drive"):
+    with pytest.raises(InputError, match="not finished its images for 2 seconds .DATALOADER.TIMEOUT.*network drive"):
         trainer.train()
     assert saved_iteration(tmp_path) >= 2
 
