@@ -2,10 +2,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --editable
 TEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
-# Deprecations are errors, in every process, except two: pycocotools 2.0.11 uses numpy as before its version 2, and Python
-# 3.12 advises against forking a process that has threads; the workers that load and check images use none of them.
+# Deprecations are errors, in every process, except what is inside libraries or meant: pycocotools 2.0.11 uses numpy as
+# before its version 2, and Jupyter's kernel the event loop as before Python 3.12, which also advises against forking a
+# process that has threads; the workers that load and check images use none of them.
 WARNINGS := error::DeprecationWarning,error::PendingDeprecationWarning,error::FutureWarning,$\
-            ignore:__array__ implementation:DeprecationWarning,ignore:This process:DeprecationWarning
+            ignore:__array__ implementation:DeprecationWarning,$\
+            ignore:There is no current event loop:DeprecationWarning,ignore:This process:DeprecationWarning
 
 .PHONY: demo test test-warnings lint audit clean
 

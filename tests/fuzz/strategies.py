@@ -60,6 +60,8 @@ OTHER_OPTIONS = {
     "WEBP": [{"quality": 50}],
     "TGA": [{"compression": "tga_rle"}],
 }
+# The modes that a compression has: with others, older versions of Pillow crash or write what is in the memory.
+COMPRESSED_MODES = {"jpeg": "L RGB CMYK", "group4": "1", "tga_rle": "L LA P RGB RGBA"}
 
 
 @st.composite
@@ -68,7 +70,7 @@ def encoded_images(draw, formats=tuple(ENCODINGS)):
     name = draw(st.sampled_from(formats))
     options, modes = ENCODINGS[name]
     options = draw(st.sampled_from([options, *OTHER_OPTIONS.get(name, ())]))
-    mode = draw(st.sampled_from(modes.split()))
+    mode = draw(st.sampled_from(COMPRESSED_MODES.get(options.get("compression"), modes).split()))
     width, height = draw(st.tuples(*[st.sampled_from([1, 2, 3, 8, 17, 64])] * 2))
     pixels = np.random.default_rng(draw(st.integers(0, 9))).integers(0, 256, (height, width, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
