@@ -11,6 +11,7 @@ import math
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -118,6 +119,8 @@ class TrainLoader:
         while True:
             try:
                 batch = next(batches)
+            except (EOFError, OSError, UnpicklingError) as error:  # the connection to a worker: see _Samples for others
+                raise InputError(_ended(str(error))) from error
             except RuntimeError as error:
                 waited += CHECK
                 if str(error).startswith("DataLoader timed out") and not 0 < self._timeout <= waited:
@@ -243,9 +246,11 @@ def _worker_problem(message: str, waited: float) -> str:
             f"a worker has not finished its images for {waited:g} seconds (DATALOADER.TIMEOUT). A network drive that "
             "does not respond, or a machine without free memory, may be the reason"
         )
-    if message.startswith("DataLoader worker"):
-        return (
-            f"{message}: a worker that loads images has ended. The system kills one if it runs out of memory: lower "
-            "DATALOADER.NUM_WORKERS or the size of the images"
-        )
-    return ""
+    return _ended(message) if message.startswith("DataLoader worker") else ""
+
+
+def _ended(message: str) -> str:
+    return (
+        f"a worker that loads images has ended ({message.rstrip('. ')}). The system kills one if it runs out of memory: "
+        "lower DATALOADER.NUM_WORKERS or the size of the images"
+    )
